@@ -1,0 +1,36 @@
+"""Real PostgreSQL servers to throw away, and a cutover between them.
+
+    from django_pg_hot_async.testing import PostgreSQL, point_alias
+
+    with PostgreSQL(15) as blue, PostgreSQL(18) as green:
+        blue.create_database("shop")
+        ...
+        point_alias("default", green.database("shop"))
+
+Servers listen on 127.0.0.1 only and are gone when the process is, however it ends.
+"""
+
+from __future__ import annotations
+
+from ._alias import point_alias
+from ._binaries import binaries
+from ._pgbouncer import PgBouncer
+from ._process import NotInstalled, StartError
+from ._replication import Replication
+from ._server import PostgreSQL, scatter_oids
+from ._service import ServiceFile
+from ._statements import Statement, Statements
+
+__all__ = [
+    "NotInstalled",
+    "PgBouncer",
+    "PostgreSQL",
+    "Replication",
+    "ServiceFile",
+    "StartError",
+    "Statement",
+    "Statements",
+    "binaries",
+    "point_alias",
+    "scatter_oids",
+]
