@@ -1,0 +1,125 @@
+"""The one statement this package sends, and what the server answers.
+
+Everything in it is qualified, operators too, so that no ``search_path`` can put
+something else in the place of a catalog table or function.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from psycopg import errors, generators, pq
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from psycopg.abc import PQGen
+    from psycopg.pq.abc import PGconn, PGresult
+
+FIRST_NORMAL_OID = 16384
+"""Below it only initdb creates types: FirstNormalObjectId in access/transam.h."""
+
+# The outer join keeps one row when the server has none of the types, so the
+# version is always read. format_type() qualifies a name only where the
+# connection's search_path asks for it.
+_FIND_TYPES = b"""\
+SELECT pg_catalog.current_setting('server_version_num'),
+       t.typname, n.nspname, t.oid, t.typarray, t.typtype, t.typdelim,
+       pg_catalog.format_type(t.oid, NULL), pg_catalog.pg_type_is_visible(t.oid)
+FROM (VALUES (1)) AS one
+LEFT JOIN (pg_catalog.pg_type AS t JOIN pg_catalog.pg_namespace AS n
+           ON n.oid OPERATOR(pg_catalog.=) t.typnamespace)
+ON t.typname OPERATOR(pg_catalog.=) ANY (ARRAY[%s]::pg_catalog.name[])"""
+
+
+@dataclass(frozen=True, slots=True)
+class TypeRow:
+    """A type as one server has it."""
+
+    name: str
+    schema: str
+    oid: int
+    array_oid: int
+    kind: str
+    """``pg_type.typtype``: ``b`` base, ``c`` composite, ``e`` enum ..."""
+    delimiter: str
+    regtype: str
+    """The name to write in SQL, quoted and qualified as the search_path needs."""
+    visible: bool
+    """Whether the search_path of the connection leads to this very type."""
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """The answer: the server's own word on its version, and the types it has."""
+
+    version: int
+    types: tuple[TypeRow, ...]
+
+
+NOTHING = Catalog(0, ())
+"""What is known before anything was read."""
+
+
+def read_types(pgconn: PGconn, names: Iterable[str], encoding: str) -> PQGen[Catalog]:
+    """Read the types called *names*, in whatever schema: one round trip.
+
+    A psycopg generator: it sends, yields while it has to wait, and leaves the
+    waiting to its caller. libpq must be idle and outside a pipeline; a
+    transaction is neither begun nor ended. A type that the server lacks is left
+    out of the answer. *encoding* is Python's name of the client encoding. Raise
+    the database's own error where the read fails.
+    """
+    if encoding == "ascii":
+        # SQL_ASCII: the server sends bytes as it stores them, mostly UTF-8.
+        encoding = "utf-8"
+    # The simple protocol takes one message instead of five, and a pooler that
+    # pools by transaction or statement keeps it whole.
+    pgconn.send_query(_statement(pgconn, names, encoding))
+    results = yield from generators.execute(pgconn)
+    if not results:
+        raise errors.InternalError("got no answer to the read of types")
+    result = results[-1]
+    if result.status != pq.ExecStatus.TUPLES_OK:
+        raise errors.error_from_result(result, encoding=encoding)
+    return _parse(result, encoding)
+
+
+def _statement(pgconn: PGconn, names: Iterable[str], encoding: str) -> bytes:
+    escape = pq.Escaping(pgconn).escape_literal
+    literals = [bytes(escape(name.encode(encoding))) for name in names]
+    return _FIND_TYPES % b", ".join(literals)
+
+
+def _parse(result: PGresult, encoding: str) -> Catalog:
+    rows = [
+        [_text(result.get_value(row, column), encoding) for column in range(9)]
+        for row in range(result.ntuples)
+    ]
+    return Catalog(
+        version=int(rows[0][0]),
+        types=tuple(sorted((_type_row(row) for row in rows if row[3]), key=_by_oid)),
+    )
+
+
+def _type_row(row: Sequence[str]) -> TypeRow:
+    _, name, schema, oid, array_oid, kind, delimiter, regtype, visible = row
+    return TypeRow(
+        name=name,
+        schema=schema,
+        oid=int(oid),
+        array_oid=int(array_oid),
+        kind=kind,
+        delimiter=delimiter,
+        regtype=regtype,
+        visible=visible == "t",
+    )
+
+
+def _by_oid(row: TypeRow) -> int:
+    return row.oid
+
+
+def _text(value: bytes | None, encoding: str) -> str:
+    return "" if value is None else value.decode(encoding, "replace")

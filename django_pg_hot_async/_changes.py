@@ -1,0 +1,130 @@
+"""Telling people that a server changed: the log, the signal, Django's caches."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from django.db import connections
+
+from ._server import Server, show_version
+from .signals import server_changed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ._memory import Change
+    from ._snapshot import Snapshot
+
+logger = logging.getLogger("django_pg_hot_async")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """Where an alias leads: what `server_changed` hands to its receivers."""
+
+    version: int
+    """``server_version_num``: 180006 is 18.6."""
+    host: str
+    port: str
+    dbname: str
+    types: Mapping[str, int] | None
+    """OID of each tracked type by name; None where they have not been read."""
+
+
+def announce(change: Change, *, in_query: bool) -> None:
+    """Log *change* and send `server_changed`.
+
+    *in_query*: a query is under way on the connection that showed the change.
+    """
+    _log(change)
+    old = _state(change.old_server, change.old)
+    new = _state(change.new_server, change.new)
+    if in_query or _in_event_loop():
+        threading.Thread(
+            target=_send_and_close,
+            args=(change.alias, old, new),
+            name=f"django_pg_hot_async-{change.alias}",
+            daemon=True,
+        ).start()
+    else:
+        _send(change.alias, old, new)
+
+
+def _send(alias: str, old: ServerState, new: ServerState) -> None:
+    results = server_changed.send_robust(sender=None, alias=alias, old=old, new=new)
+    for receiver, result in results:
+        if isinstance(result, Exception):
+            logger.error(
+                "%s: the receiver %r of server_changed failed",
+                alias,
+                receiver,
+                exc_info=result,
+                extra={"alias": alias},
+            )
+
+
+def _send_and_close(alias: str, old: ServerState, new: ServerState) -> None:
+    try:
+        _send(alias, old, new)
+    finally:
+        # Those that receivers opened in this thread, which ends here.
+        connections.close_all()
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _state(server: Server, snapshot: Snapshot | None) -> ServerState:
+    return ServerState(
+        version=server.version if snapshot is None else snapshot.catalog.version,
+        host=server.host,
+        port=server.port,
+        dbname=server.dbname,
+        types=None if snapshot is None else snapshot.by_name(),
+    )
+
+
+def _log(change: Change) -> None:
+    extra = {
+        "alias": change.alias,
+        "old_version": change.old_server.version,
+        "new_version": change.new_server.version,
+    }
+    if change.new is None:
+        logger.info(
+            "%s: moved from %s to %s",
+            change.alias,
+            change.old_server,
+            change.new_server,
+            extra=extra,
+        )
+    else:
+        logger.info(
+            "%s: types changed at %s (%s): %s",
+            change.alias,
+            change.new_server,
+            show_version(change.new.catalog.version),
+            moved_types(change.old, change.new),
+            extra=extra,
+        )
+
+
+def moved_types(old: Snapshot | None, new: Snapshot) -> str:
+    """Write which types have other OIDs now: ``hstore 16386 -> 16497, ...``."""
+    before = {} if old is None else old.by_name()
+    after = new.by_name()
+    moves = [
+        f"{name} {before.get(name, 'absent')} -> {after.get(name, 'absent')}"
+        for name in sorted({*before, *after})
+        if before.get(name) != after.get(name)
+    ]
+    return ", ".join(moves) or "same OIDs"

@@ -1,0 +1,240 @@
+"""What is known of one psycopg connection: which OIDs it may trust, and why."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from psycopg import pq
+
+from . import _changes, _memory, _tracking
+from ._catalog import FIRST_NORMAL_OID, NOTHING
+from ._compat import share_types
+from ._reading import read
+from ._server import Server
+from ._snapshot import Snapshot
+from .conf import Trust
+
+if TYPE_CHECKING:
+    from psycopg.abc import AdaptContext
+    from psycopg.pq.abc import PGresult
+
+    from ._memory import Alias
+    from ._reading import Connection
+
+logger = logging.getLogger("django_pg_hot_async")
+
+_ATTRIBUTE = "_django_pg_hot_async"
+
+
+def link_of(connection: Any) -> Link | None:
+    """Return the link of *connection*; None where it is not ours to look after."""
+    link: Link | None = getattr(connection, _ATTRIBUTE, None)
+    return link
+
+
+def attach(connection: Connection, alias: str) -> Link:
+    """Look after *connection* from now on; nothing is sent, nothing awaited.
+
+    Raise `psycopg.OperationalError` where the connection is lost.
+    """
+    link = Link(_memory.alias(alias), Server.of(connection.pgconn))
+    setattr(connection, _ATTRIBUTE, link)
+    return link
+
+
+class Link:
+    """Between a psycopg connection and the OIDs of the server behind it.
+
+    It is used by whoever uses the connection, one thread or task at a time, and
+    has no lock of its own.
+    """
+
+    __slots__ = (
+        "_epoch",
+        "_previous",
+        "_reads",
+        "_result",
+        "_snapshot",
+        "_untracked",
+        "_warned",
+        "memory",
+        "server",
+    )
+
+    def __init__(self, memory: Alias, server: Server) -> None:
+        self.memory = memory
+        self.server = server
+        self._snapshot: Snapshot | None = None
+        self._previous: Snapshot | None = None
+        self._epoch = -1
+        self._reads = 0
+        self._untracked: frozenset[int] = frozenset()
+        self._warned = False
+        # Under "result": a loader made for the result last verified. It holds
+        # that result, and lives no longer than its cursor.
+        self._result: weakref.ref[Any] | None = None
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """What this connection was verified with; None while it is not."""
+        return self._snapshot if self._epoch == self.memory.epoch else None
+
+    def renew(self) -> None:
+        """Begin a new checkout or work unit: what was read before is not trusted."""
+        if self.memory.trust >= Trust.CHECKOUT:
+            self._snapshot = None
+
+    def stand_in(self, oid: int, context: AdaptContext) -> int:
+        """Return the stand-in for a value's *oid*; 0 where no tracked type has it.
+
+        Reads the OIDs from the server where they are not known, or where *oid*
+        is news: one round trip, before the first value is loaded. Raise the
+        database's own error where the read fails.
+        """
+        reads = self._reads
+        snapshot = self._current(context, getattr(context, "pgresult", None))
+        if (
+            self._reads == reads
+            and oid not in snapshot.stand_ins
+            and oid not in self._untracked
+        ):
+            # An OID never seen here is evidence: a type made since the read, or
+            # another server behind a pooler, or just a type nobody tracks.
+            snapshot = self._verify(context, anew=True)
+        if self._reads != reads:
+            self._learn_untracked(oid, snapshot, context)
+        return snapshot.stand_ins.get(oid, 0)
+
+    def oid(self, stand_in: int, context: AdaptContext) -> int | None:
+        """Return the OID to send for *stand_in*; None where the server lacks it.
+
+        Reads as `stand_in` does.
+        """
+        reads = self._reads
+        if self.memory.trust is Trust.RESULT:
+            snapshot = self._verify(context)
+        else:
+            snapshot = self._current(context)
+        if stand_in not in snapshot.oids and self._reads == reads:
+            # It may have been created since. If not, the query fails anyway.
+            snapshot = self._verify(context, anew=True)
+        # The cursor may be older than the read, and hold types of its own.
+        share_types(context.adapters, snapshot)
+        return snapshot.oids.get(stand_in)
+
+    def mark_result(self, loader: Any) -> None:
+        """Note that *loader* belongs to the result that was just verified."""
+        self._result = weakref.ref(loader)
+
+    def _current(
+        self, context: AdaptContext, result: PGresult | None = None
+    ) -> Snapshot:
+        """Return the OIDs to use now, read from the server where trust has ended."""
+        snapshot = self._snapshot
+        if (
+            snapshot is None
+            or self._epoch != self.memory.epoch
+            or (
+                self.memory.trust is Trust.RESULT
+                and result is not None
+                and not self._is_verified(result)
+            )
+        ):
+            snapshot = self._verify(context)
+        return snapshot
+
+    def _is_verified(self, result: PGresult) -> bool:
+        loader: Any = self._result and self._result()
+        return loader is not None and loader.result is result
+
+    def _verify(self, context: AdaptContext, *, anew: bool = False) -> Snapshot:
+        """Establish trust in the OIDs of the server that *context* talks to.
+
+        Under "server" trust what was read from a server that looks the same is
+        taken, unless *anew*.
+        """
+        connection: Any = context.connection
+        memory = self.memory
+        epoch = memory.epoch
+        known = memory.recall(self.server)
+        if memory.trust is Trust.SERVER and known is not None and not anew:
+            self._trust(known.snapshot, epoch, context)
+            self._untracked = known.untracked
+            return known.snapshot
+        registry = _tracking.current()
+        if not registry.names:
+            nothing = Snapshot.of(NOTHING, registry)
+            self._trust(nothing, epoch, context)
+            return nothing
+        catalog = read(connection, registry.names)
+        if catalog is None:
+            return self._fall_back(known.snapshot if known else None, connection)
+        self._reads += 1
+        snapshot = Snapshot.of(catalog, registry)
+        previous = self._previous
+        moved = (
+            previous is not None
+            and previous is not snapshot
+            and previous.registry is registry
+        )
+        epoch, change = memory.learn(self.server, snapshot, epoch=epoch, moved=moved)
+        self._trust(snapshot, epoch, context)
+        logger.debug(
+            "%s: verified a connection to %s",
+            memory.name,
+            self.server,
+            extra={"alias": memory.name},
+        )
+        if change is not None:
+            _changes.announce(change, in_query=True)
+        return snapshot
+
+    def _trust(self, snapshot: Snapshot, epoch: int, context: AdaptContext) -> None:
+        if snapshot is not self._previous:
+            self._untracked = frozenset()
+        self._snapshot = self._previous = snapshot
+        self._epoch = epoch
+        self._warned = False
+        assert context.connection is not None
+        share_types(context.connection.adapters, snapshot)
+        share_types(context.adapters, snapshot)
+
+    def _fall_back(self, known: Snapshot | None, connection: Connection) -> Snapshot:
+        """Return what "server" would trust, where nothing can be read just now.
+
+        The connection stays unverified, so the next chance to read is taken.
+        """
+        if self.snapshot is not None:
+            # Verified; only a single OID was news, or this very result is.
+            return self.snapshot
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "%s: OIDs of %s cannot be verified now (transaction status %s,"
+                " pipeline %s); using %s",
+                self.memory.name,
+                self.server,
+                pq.TransactionStatus(connection.pgconn.transaction_status).name,
+                pq.PipelineStatus(connection.pgconn.pipeline_status).name,
+                "those read from it before" if known else "none",
+                extra={"alias": self.memory.name},
+            )
+        return known or Snapshot.of(NOTHING, _tracking.current())
+
+    def _learn_untracked(
+        self, oid: int, snapshot: Snapshot, context: AdaptContext
+    ) -> None:
+        """Remember which OIDs of a result, there before the read, are no news."""
+        result: Any = getattr(context, "pgresult", None)
+        columns = range(result.nfields) if result is not None else ()
+        oids = {oid, *(result.ftype(column) for column in columns)}
+        oids = {
+            oid
+            for oid in oids
+            if oid >= FIRST_NORMAL_OID and oid not in snapshot.stand_ins
+        }
+        self._untracked = _memory.bounded_oids(self._untracked, oids)
+        if self.memory.trust is Trust.SERVER:
+            self.memory.learn_untracked(self.server, oids)

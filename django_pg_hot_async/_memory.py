@@ -1,0 +1,214 @@
+"""What this process remembers of servers, by alias, and whether to trust it.
+
+Everything a reader takes is one reference to an immutable object; writers swap
+it whole, under a lock that is held for a few instructions and never across a
+query. It is bounded: 64 servers an alias.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from types import MappingProxyType
+from typing import TypeVar
+
+from . import conf
+from ._server import Server
+from ._snapshot import Snapshot
+from .conf import Trust
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+SERVERS_AN_ALIAS = 64
+ANSWERS_A_SERVER = 8
+UNTRACKED_OIDS = 1024
+
+_lock = threading.Lock()
+
+
+def _renew_lock() -> None:
+    """Give a forked child a lock that no thread of its parent can hold."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What was read from one server."""
+
+    snapshot: Snapshot
+    """The newest answer."""
+    answers: tuple[Snapshot, ...]
+    """The different answers, newest last: several servers may share an address."""
+    untracked: frozenset[int]
+    """OIDs that were asked about and are of no tracked type."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An alias reached a server, or OIDs, that it had not reached before."""
+
+    alias: str
+    old_server: Server
+    old: Snapshot | None
+    new_server: Server
+    new: Snapshot | None
+
+
+class Alias:
+    """What is remembered of one alias. Its methods are safe in any thread."""
+
+    __slots__ = (
+        "_latest",
+        "_seen",
+        "current",
+        "epoch",
+        "name",
+        "reads",
+        "servers",
+        "since",
+        "trust",
+    )
+
+    def __init__(self, name: str, trust: Trust) -> None:
+        self.name = name
+        self.trust = trust
+        self.epoch = 0
+        """Trust given before this number was reached is withdrawn."""
+        self.servers: Mapping[Server, Known] = MappingProxyType({})
+        self.current: Server | None = None
+        """The server that the newest connection reached."""
+        self.since: datetime | None = None
+        """When `current` was first reached, or its OIDs last changed."""
+        self.reads = 0
+        # By name of the database: an alias that leads to many (tenants, test
+        # databases) has not moved to another server each time one is opened.
+        self._latest: Mapping[str, Server] = MappingProxyType({})
+        self._seen: Mapping[Server, None] = MappingProxyType({})
+
+    def recall(self, server: Server) -> Known | None:
+        """Return what was last read from a server that looks like *server*."""
+        return self.servers.get(server)
+
+    def arrive(self, server: Server) -> Change | None:
+        """Note that a new connection reached *server*; return what is new in that."""
+        if self.current == server:
+            return None
+        with _lock:
+            old = self._latest.get(server.dbname)
+            self.current = server
+            self.since = datetime.now(timezone.utc)
+            self._latest = _with(self._latest, server.dbname, server)
+            if server in self._seen:
+                return None
+            self._seen = _with(self._seen, server, None)
+        if old is None:
+            return None
+        known = self.servers.get(old)
+        before = None if known is None else known.snapshot
+        return Change(self.name, old, before, server, None)
+
+    def learn(
+        self, server: Server, snapshot: Snapshot, *, epoch: int, moved: bool
+    ) -> tuple[int, Change | None]:
+        """Remember what *server* answered; return the epoch to trust it in.
+
+        *epoch* is the one in which the question was asked; *moved* says that the
+        connection had had another answer before. That, or an answer nobody had
+        from this server before, withdraws trust from all connections that were
+        verified earlier (they read once more before they next decode).
+        """
+        with _lock:
+            self.reads += 1
+            known = self.servers.get(server)
+            if known is not None and known.snapshot is snapshot and not moved:
+                return epoch, None
+            new = known is not None and snapshot not in known.answers
+            if moved or new:
+                self.epoch += 1
+                if epoch == self.epoch - 1:
+                    epoch = self.epoch
+            answers = () if known is None else known.answers
+            self._remember(
+                server,
+                Known(
+                    snapshot,
+                    (
+                        *(answer for answer in answers if answer is not snapshot),
+                        snapshot,
+                    )[-ANSWERS_A_SERVER:],
+                    frozenset(),
+                ),
+            )
+            if not new or known is None:
+                return epoch, None
+            self.since = datetime.now(timezone.utc)
+        return epoch, Change(self.name, server, known.snapshot, server, snapshot)
+
+    def learn_untracked(self, server: Server, oids: Iterable[int]) -> None:
+        """Remember that *oids* are of no tracked type on *server*."""
+        with _lock:
+            if known := self.servers.get(server):
+                self._remember(
+                    server,
+                    replace(known, untracked=bounded_oids(known.untracked, oids)),
+                )
+
+    def forget(self) -> None:
+        """Drop what was read, and withdraw all trust in it."""
+        with _lock:
+            self.epoch += 1
+            self.servers = MappingProxyType({})
+
+    def _remember(self, server: Server, known: Known) -> None:
+        self.servers = _with(self.servers, server, known)
+
+
+def bounded_oids(known: frozenset[int], oids: Iterable[int]) -> frozenset[int]:
+    """Add *oids*; past 1,024 in all, start again with these alone."""
+    new = frozenset(oids)
+    return new if len(known) + len(new) > UNTRACKED_OIDS else known | new
+
+
+def _with(old: Mapping[K, V], key: K, value: V) -> Mapping[K, V]:
+    """Return *old* with *key* as its newest entry, without the oldest past 64."""
+    new = {k: v for k, v in old.items() if k != key}
+    if len(new) >= SERVERS_AN_ALIAS:
+        del new[next(iter(new))]
+    new[key] = value
+    return MappingProxyType(new)
+
+
+_aliases: Mapping[str, Alias] = MappingProxyType({})
+
+
+def alias(name: str) -> Alias:
+    """Return the memory of the alias called *name*, made at first use."""
+    global _aliases
+    try:
+        return _aliases[name]
+    except KeyError:
+        trust = conf.trust(name)
+        with _lock:
+            if name not in _aliases:
+                _aliases = MappingProxyType({**_aliases, name: Alias(name, trust)})
+            return _aliases[name]
+
+
+def aliases() -> Mapping[str, Alias]:
+    """Return every alias that something is remembered of."""
+    return _aliases
+
+
+def forget_all() -> None:
+    """Drop what was read of every alias, and withdraw all trust."""
+    for one in _aliases.values():
+        one.forget()

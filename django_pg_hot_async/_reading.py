@@ -1,0 +1,120 @@
+"""Sending the read of types over a connection at hand, and waiting for it."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, nullcontext
+from time import monotonic
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import psycopg
+from psycopg import pq, waiting
+
+from ._catalog import Catalog, read_types
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    from psycopg.abc import PQGen
+    from psycopg.pq.abc import PGconn
+
+Connection: TypeAlias = "psycopg.Connection[Any] | psycopg.AsyncConnection[Any]"
+
+LOOP_SECONDS = 5.0
+"""How long a read may hold an event loop, where nothing could await it."""
+
+_READY = (pq.TransactionStatus.IDLE, pq.TransactionStatus.INTRANS)
+
+
+def read(connection: Connection, names: Sequence[str]) -> Catalog | None:
+    """Read the types called *names* now, in the middle of whatever is going on.
+
+    Return None, with nothing sent, where libpq cannot run a query: rows are
+    arriving (``stream()``, COPY), the transaction is aborted, the connection is
+    closed, results of a pipeline are outstanding. The transaction status is left
+    as it was. Raise the database's own error where the read fails; on an
+    `AsyncConnection` also `psycopg.OperationalError` after 5 seconds, since it is
+    the event loop that waits.
+    """
+    pgconn = connection.pgconn
+    if pgconn.transaction_status not in _READY:
+        return None
+    with _outside_pipeline(pgconn) as outside:
+        if not outside:
+            return None
+        generator = read_types(pgconn, names, connection.info.encoding)
+        if isinstance(connection, psycopg.Connection):
+            # wait() takes care of Ctrl-C: it cancels the query on the server.
+            with _locked(connection):
+                return connection.wait(generator)
+        return _wait_in_loop(pgconn, generator)
+
+
+@contextmanager
+def _outside_pipeline(pgconn: PGconn) -> Iterator[bool]:
+    """Leave the pipeline of *pgconn*, if one is on; yield whether that worked.
+
+    `executemany()` adapts its first parameters in a pipeline that is still empty
+    (psycopg 3.2, 3.3), and libpq lets an empty one be left and entered again.
+    """
+    if pgconn.pipeline_status == pq.PipelineStatus.OFF:
+        yield True
+        return
+    try:
+        pgconn.exit_pipeline_mode()
+    except psycopg.OperationalError:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        if pgconn.status == pq.ConnStatus.OK:
+            pgconn.enter_pipeline_mode()
+
+
+def _locked(connection: psycopg.Connection[Any]) -> AbstractContextManager[object]:
+    """Hold the connection's lock, unless it is held: then the query at hand has it.
+
+    Loaders and dumpers are mostly made inside execute(), which holds it; those of
+    values in a binary record are made when the row is fetched, without.
+    """
+    if connection.lock.acquire(blocking=False):
+        return _released(connection)
+    return nullcontext()
+
+
+@contextmanager
+def _released(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        connection.lock.release()
+
+
+def _wait_in_loop(pgconn: PGconn, generator: PQGen[Catalog]) -> Catalog:
+    try:
+        return waiting.wait(
+            _limited(generator, LOOP_SECONDS), pgconn.socket, interval=0.1
+        )
+    except TimeoutError:
+        # The answer may still come; nobody could tell it from the next one's.
+        pgconn.finish()
+        raise psycopg.OperationalError(
+            f"the server did not answer a read of types in {LOOP_SECONDS:g} seconds;"
+            " the connection is closed"
+        ) from None
+
+
+def _limited(generator: PQGen[Catalog], seconds: float) -> PQGen[Catalog]:
+    """Pass *generator* on; raise TimeoutError once it has waited *seconds*."""
+    deadline = monotonic() + seconds
+    try:
+        wanted = next(generator)
+        while True:
+            ready = yield wanted
+            if not ready and monotonic() > deadline:
+                raise TimeoutError
+            wanted = generator.send(ready)
+    except StopIteration as end:
+        catalog: Catalog = end.value
+        return catalog

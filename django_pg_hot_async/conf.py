@@ -1,0 +1,111 @@
+"""``settings.PG_HOT_ASYNC``: read on access, checked in this one place."""
+
+from __future__ import annotations
+
+import enum
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+
+SETTING = "PG_HOT_ASYNC"
+
+
+class Trust(enum.IntEnum):
+    """How long OIDs, once read, are trusted; the higher, the shorter."""
+
+    SERVER = 0
+    CONNECTION = 1
+    CHECKOUT = 2
+    RESULT = 3
+
+
+_LEVELS = {level.name.lower(): level for level in Trust}
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """``PG_HOT_ASYNC``, checked."""
+
+    default: Trust
+    aliases: Mapping[str, Trust | None]
+    """Aliases with a trust of their own; None where the alias is left to Django."""
+
+
+@functools.cache
+def read() -> Configuration:
+    """Read and check ``PG_HOT_ASYNC``.
+
+    Raise `ImproperlyConfigured` naming the key, what it is and what it may be.
+    """
+    value = getattr(settings, SETTING, None)
+    top = _mapping(SETTING, {} if value is None else value, {"TRUST", "ALIASES"})
+    path = f"{SETTING}['ALIASES']"
+    aliases = top.get("ALIASES", {})
+    if not isinstance(aliases, Mapping):
+        raise ImproperlyConfigured(
+            f"{path} is {aliases!r}; it must be a dict of database aliases."
+        )
+    unknown = [alias for alias in aliases if alias not in settings.DATABASES]
+    if unknown:
+        raise ImproperlyConfigured(
+            f"{path} names {unknown[0]!r}, which is no alias in DATABASES; it may"
+            f" name {_listed(settings.DATABASES)}."
+        )
+    default = _trust(f"{SETTING}['TRUST']", top.get("TRUST", "connection"))
+    return Configuration(
+        default,
+        {
+            alias: _alias_trust(f"{path}[{alias!r}]", options, default)
+            for alias, options in aliases.items()
+        },
+    )
+
+
+def trust(alias: str) -> Trust:
+    """Return the trust that holds for *alias*, be it in DATABASES or not."""
+    configuration = read()
+    level = configuration.aliases.get(alias)
+    return configuration.default if level is None else level
+
+
+def is_off(alias: str) -> bool:
+    """Whether ``PG_HOT_ASYNC["ALIASES"]`` leaves *alias* to Django."""
+    return read().aliases.get(alias, Trust.CONNECTION) is None
+
+
+def _alias_trust(path: str, options: Any, default: Trust) -> Trust | None:
+    if options is None:
+        return None
+    options = _mapping(path, options, {"TRUST"})
+    return _trust(f"{path}['TRUST']", options["TRUST"]) if options else default
+
+
+def _mapping(path: str, value: Any, keys: set[str]) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ImproperlyConfigured(
+            f"{path} is {value!r}; it must be a dict with the keys {_listed(keys)}."
+        )
+    unknown = [key for key in value if key not in keys]
+    if unknown:
+        raise ImproperlyConfigured(
+            f"{path} has the key {unknown[0]!r}; the keys it may have are"
+            f" {_listed(keys)}."
+        )
+    return value
+
+
+def _trust(path: str, value: Any) -> Trust:
+    if isinstance(value, str) and value in _LEVELS:
+        return _LEVELS[value]
+    raise ImproperlyConfigured(
+        f"{path} is {value!r}, which is no level of trust; it may be"
+        f" {_listed(_LEVELS)}."
+    )
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(repr(name) for name in sorted(names))

@@ -1,0 +1,1 @@
+"""A shop whose products need hstore and citext."""
