@@ -8,6 +8,8 @@
         point_alias("default", green.database("shop"))
 
 Servers listen on 127.0.0.1 only and are gone when the process is, however it ends.
+Needs a POSIX system, and one of the PostgreSQL releases 14 to 18 installed, or uv or
+pip to fetch it with.
 """
 
 from __future__ import annotations

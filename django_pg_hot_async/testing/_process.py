@@ -140,7 +140,6 @@ class Keeper:
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                cwd="/",
                 start_new_session=True,
             )
         self.close = weakref.finalize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import Any
 
 import psycopg
@@ -53,6 +54,10 @@ class Replication:
         *,
         name: str = "django_pg_hot_async",
     ) -> None:
+        if not re.fullmatch("[a-z0-9_]+", name):
+            raise ValueError(
+                f"a name for a replication slot, a-z, 0-9 and _, expected: {name!r}"
+            )
         self.source = source
         self.target = target
         self.dbname = dbname

@@ -15,7 +15,7 @@ from psycopg import sql as composed
 from psycopg.conninfo import make_conninfo
 
 from ._binaries import binaries, checked
-from ._cluster import initdb, make_data
+from ._cluster import make_data
 from ._process import Keeper, StartError, poll
 from ._statements import APPLICATION_NAME, LOG_LINE_PREFIX, MARK, Statements
 
@@ -66,8 +66,10 @@ class PostgreSQL:
     are found otherwise. *config* adds settings of ``postgresql.conf``. *data_dir*
     names a directory to keep the data in, which is then not removed; one with
     a cluster in it is used as it is. *port* asks for a port; a free one is found
-    otherwise and kept over restarts. *next_oid* is the OID the server's counter
-    starts with, such as 3_000_000_000.
+    otherwise and kept over restarts. *next_oid* is the OID that a new cluster's
+    counter starts with, such as 3_000_000_000.
+
+    A fork of this process can connect, but neither start nor stop it.
     """
 
     def __init__(
@@ -175,10 +177,7 @@ class PostgreSQL:
             return
         keeper = self._keeper = self._keeper or Keeper()
         if not (self.data_dir / "PG_VERSION").exists():
-            if self._data_dir:
-                initdb(self.bin_dir, self.data_dir)
-            else:
-                make_data(self.bin_dir, self.data_dir, self._next_oid)
+            make_data(self.bin_dir, self.data_dir, self._next_oid)
         keeper.write("pg_hba.conf", "host all,replication all 127.0.0.1/32 trust\n")
         keeper.write("postgresql.conf", self._configuration(keeper))
         self._pid, self._port = keeper.start(
@@ -283,9 +282,7 @@ class PostgreSQL:
         ``log_statement`` itself has its own way. Blocks may be nested.
         """
         keeper = _started(self, self._keeper)
-        with self._lock:
-            self._readers += 1
-            self._log_statements(self._readers > 0)
+        self._log_statements(+1)
         try:
             start = keeper.log_size()
             seen = Statements(lambda: self._flushed(keeper, start))
@@ -294,9 +291,7 @@ class PostgreSQL:
             finally:
                 seen._end()
         finally:
-            with self._lock:
-                self._readers -= 1
-                self._log_statements(self._readers > 0)
+            self._log_statements(-1)
 
     # Private
 
@@ -328,8 +323,7 @@ class PostgreSQL:
     def _configuration(self, keeper: Keeper) -> str:
         settings = {**self._config, "hba_file": f"{keeper.directory / 'pg_hba.conf'}"}
         lines = [f"{name} = {_quoted(value)}\n" for name, value in settings.items()]
-        if self._readers:
-            lines.append("log_statement = 'all'\n")
+        lines.append(f"log_statement = '{'all' if self._readers else 'none'}'\n")
         return "".join(lines)
 
     def _ready(self, pid: int, port: int) -> bool:
@@ -342,17 +336,20 @@ class PostgreSQL:
     def _signal_tree(self, number: Signals) -> None:
         _started(self, self._keeper).signal_tree(number)
 
-    def _log_statements(self, wanted: bool) -> None:
+    def _log_statements(self, more: int) -> None:
+        """Count blocks that read the log, and have it written while there are any."""
         keeper = _started(self, self._keeper)
-        keeper.write("postgresql.conf", self._configuration(keeper))
-        if not self.running:
+        with self._lock:
+            self._readers += more
+            keeper.write("postgresql.conf", self._configuration(keeper))
+            wanted = "all" if self._readers else "none"
+        if not keeper.running():
             return
         keeper.signal(SIGHUP)
         # The postmaster reads the file, then signals its children, then forks again:
         # once a new backend knows, every other one knows before its next statement.
         for _ in poll(10):
-            [[level]] = self.execute("show log_statement")
-            if (level == "all") == wanted:
+            if self.execute("show log_statement") == [(wanted,)]:
                 return
         raise TimeoutError(f"{self!r} did not reload its configuration")
 
@@ -385,7 +382,7 @@ def scatter_oids(server: PostgreSQL, dbname: str = "postgres", n: int = 1000) ->
 
 
 def _quoted(value: str | int) -> str:
-    text = str(value).lower() if isinstance(value, bool) else str(value)
+    text = ("off", "on")[value] if isinstance(value, bool) else str(value)
     return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
 
 

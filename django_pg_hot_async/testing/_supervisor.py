@@ -21,6 +21,8 @@ from typing import Any
 
 # A zombie waiting for somebody else to reap it is as good as gone.
 GONE = ("Z", "X")
+PATIENCE = 5  # seconds
+STOPPED = ("T", "t", *GONE)
 
 
 def processes() -> dict[int, tuple[int, str]]:
@@ -80,7 +82,12 @@ class Child:
             return
         pid = self.process.pid
         self.process.send_signal(signal.SIGSTOP)
-        children = [p for p, (parent, _) in processes().items() if parent == pid]
+        found = processes()
+        # It may be in the middle of a fork until it is seen to have stopped.
+        while found.get(pid, (0, "X"))[1] not in STOPPED:
+            time.sleep(0.001)
+            found = processes()
+        children = [p for p, (parent, _) in found.items() if parent == pid]
         send(children, number)
         if number != signal.SIGSTOP:
             self.process.send_signal(number)
@@ -103,7 +110,7 @@ class Child:
     def end(self) -> None:
         self.tree(signal.SIGCONT)
         self.process.send_signal(self.ending)
-        if self.wait(5) is None:
+        if self.wait(PATIENCE) is None:
             self.tree(signal.SIGKILL)
 
 
@@ -114,7 +121,7 @@ def answer(child: Child | None, request: dict[str, Any]) -> tuple[Child | None, 
         child = Child(**request)
         return child, child.process.pid
     if child is None:
-        return None, None
+        return None, 0
     if op == "signal":
         if child.process.poll() is None:
             child.process.send_signal(request["number"])
