@@ -1,0 +1,66 @@
+"""Settings of a Django project whose database may move to another server.
+
+What matters for the move is marked (1) to (4). The rest is any project's.
+"""
+
+import os
+from typing import Any
+
+SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY", "for-the-example-only")
+DEBUG = os.environ.get("DJANGO_DEBUG") == "1"
+ALLOWED_HOSTS = os.environ.get("DJANGO_ALLOWED_HOSTS", "localhost,127.0.0.1").split(",")
+
+INSTALLED_APPS = [
+    "django_pg_hot_async",  # (1) all it takes
+    "django.contrib.postgres",
+    "catalogue",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.middleware.common.CommonMiddleware",
+]
+
+ROOT_URLCONF = "asgi_project.urls"
+ASGI_APPLICATION = "asgi_project.asgi.application"
+
+DATABASES: dict[str, dict[str, Any]] = {
+    "default": {
+        "ENGINE": "django.db.backends.postgresql",
+        "USER": os.environ.get("DATABASE_USER", "shop"),
+        "PASSWORD": os.environ.get("DATABASE_PASSWORD", ""),
+        "OPTIONS": {
+            # Under ASGI every request has a thread, and so a connection, of its
+            # own; the pool spares it the connecting. A cutover may hold a
+            # request back for some seconds, hence the time limit.
+            "pool": {"min_size": 2, "max_size": 8, "timeout": 30},
+        },
+        # (2) One request, one transaction. Behind a transaction pooler no
+        # request is then split between the old server and the new one.
+        "ATOMIC_REQUESTS": True,
+        # (3) A connection the old server has cut is found out at checkout, not
+        # by the request that gets it.
+        "CONN_HEALTH_CHECKS": True,
+    }
+}
+
+# Two routes to the database; keep the one you have.
+if "DATABASE_SERVICE" in os.environ:
+    # A libpq service: each new connection looks up where the server is, in the
+    # file that PGSERVICEFILE names. A DNS name works like that, too. A cutover
+    # points it at the new server and ends the old connections, so (4) what was
+    # read from a connection holds for that connection. That is the default.
+    DATABASES["default"]["OPTIONS"]["service"] = os.environ["DATABASE_SERVICE"]
+    PG_HOT_ASYNC = {"TRUST": "connection"}
+else:
+    # PgBouncer in transaction mode. A cutover moves *live* connections to the
+    # new server, so (4) the trust has to end with each checkout, and a
+    # server-side cursor, which lives on one server, is out.
+    DATABASES["default"]["HOST"] = os.environ.get("DATABASE_HOST", "127.0.0.1")
+    DATABASES["default"]["PORT"] = os.environ.get("DATABASE_PORT", "6432")
+    DATABASES["default"]["NAME"] = os.environ.get("DATABASE_NAME", "shop")
+    DATABASES["default"]["DISABLE_SERVER_SIDE_CURSORS"] = True
+    PG_HOT_ASYNC = {"TRUST": "checkout"}
+
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+USE_TZ = True

@@ -1,0 +1,33 @@
+"""FOR THE DEMO ONLY: the example's settings with what the demo turns on and off.
+
+Copy ``asgi_project/settings.py``, not this.
+"""
+
+import os
+
+from asgi_project.settings import *  # noqa: F403
+from asgi_project.settings import INSTALLED_APPS
+
+if os.environ.get("DEMO_WITHOUT_APP") == "1":
+    # The run that shows what happens without the app.
+    INSTALLED_APPS = [app for app in INSTALLED_APPS if app != "django_pg_hot_async"]
+
+# One that tells the load generator what went wrong, not only that something did.
+# Not the usual ones: each costs a request two changes of thread, and the demo's
+# small machine has better things to do.
+MIDDLEWARE = ["rehearsal.middleware.TellErrors"]
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"plain": {"format": "%(asctime)s %(process)d %(name)s %(message)s"}},
+    "handlers": {
+        "file": {
+            "class": "logging.FileHandler",
+            "filename": os.environ.get("DEMO_LOG", os.devnull),
+            "formatter": "plain",
+        }
+    },
+    "root": {"handlers": ["file"], "level": "INFO"},
+    "loggers": {"django": {"handlers": ["file"], "propagate": False}},
+}
