@@ -39,7 +39,7 @@ class OidsByAlias:
 
     def cache_clear(self) -> None:
         self.__wrapped__.cache_clear()
-        _memory.forget_all()
+        _memory.withdraw_all()
 
     def cache_info(self) -> Any:
         return self.__wrapped__.cache_info()
@@ -55,7 +55,7 @@ def register_type_handlers(connection: Any, **kwargs: Any) -> None:
     if conf.is_off(connection.alias):
         _DJANGOS["register_type_handlers"](connection, **kwargs)
     elif "signal" not in kwargs:
-        _memory.alias(connection.alias).forget()
+        _memory.alias(connection.alias).withdraw()
 
 
 _DJANGOS: dict[str, Any] = {name: getattr(signals, name) for name in _HOLDERS}

@@ -19,9 +19,9 @@ def forget(alias: str | None = None) -> None:
     from . import _memory
 
     if alias is None:
-        _memory.forget_all()
+        _memory.withdraw_all()
     elif alias in _memory.aliases() or alias in settings.DATABASES:
-        _memory.alias(alias).forget()
+        _memory.alias(alias).withdraw()
     else:
         raise ConnectionDoesNotExist(
             f"cannot forget {alias!r}: it is no alias in DATABASES, and no pool is"

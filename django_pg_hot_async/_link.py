@@ -52,6 +52,7 @@ class Link:
     """
 
     __slots__ = (
+        "_has_sent",
         "_epoch",
         "_previous",
         "_reads",
@@ -69,6 +70,7 @@ class Link:
         self._snapshot: Snapshot | None = None
         self._previous: Snapshot | None = None
         self._epoch = -1
+        self._has_sent = False
         self._reads = 0
         self._untracked: frozenset[int] = frozenset()
         self._warned = False
@@ -85,6 +87,16 @@ class Link:
         """Begin a new checkout or work unit: what was read before is not trusted."""
         if self.memory.trust >= Trust.CHECKOUT:
             self._snapshot = None
+
+    def doubt(self, *, refused: bool) -> None:
+        """Take an error as evidence against every connection of the alias.
+
+        *refused*: it was the server that refused a statement, which is evidence
+        only where an OID had been sent since the OIDs were last read.
+        """
+        if self.snapshot is not None and (self._has_sent or not refused):
+            self._has_sent = False
+            self.memory.withdraw()
 
     def stand_in(self, oid: int, context: AdaptContext) -> int:
         """Return the stand-in for a value's *oid*; 0 where no tracked type has it.
@@ -122,6 +134,7 @@ class Link:
             snapshot = self._verify(context, anew=True)
         # The cursor may be older than the read, and hold types of its own.
         share_types(context.adapters, snapshot)
+        self._has_sent = True
         return snapshot.oids.get(stand_in)
 
     def mark_result(self, loader: Any) -> None:
@@ -196,7 +209,7 @@ class Link:
             self._untracked = frozenset()
         self._snapshot = self._previous = snapshot
         self._epoch = epoch
-        self._warned = False
+        self._has_sent = self._warned = False
         assert context.connection is not None
         share_types(context.connection.adapters, snapshot)
         share_types(context.adapters, snapshot)

@@ -50,6 +50,8 @@ class Known:
     """The different answers, newest last: several servers may share an address."""
     untracked: frozenset[int]
     """OIDs that were asked about and are of no tracked type."""
+    is_trusted: bool = True
+    """Whether nothing has contradicted the newest answer since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +97,12 @@ class Alias:
         self._seen: Mapping[Server, None] = MappingProxyType({})
 
     def recall(self, server: Server) -> Known | None:
-        """Return what was last read from a server that looks like *server*."""
-        return self.servers.get(server)
+        """Return what was last read from a server that looks like *server*.
+
+        None where that was never, or is not to be trusted any more.
+        """
+        known = self.servers.get(server)
+        return known if known is not None and known.is_trusted else None
 
     def arrive(self, server: Server) -> Change | None:
         """Note that a new connection reached *server*; return what is new in that."""
@@ -130,6 +136,8 @@ class Alias:
             self.reads += 1
             known = self.servers.get(server)
             if known is not None and known.snapshot is snapshot and not moved:
+                if not known.is_trusted:
+                    self._remember(server, replace(known, is_trusted=True))
                 return epoch, None
             new = known is not None and snapshot not in known.answers
             if moved or new:
@@ -162,11 +170,19 @@ class Alias:
                     replace(known, untracked=bounded_oids(known.untracked, oids)),
                 )
 
-    def forget(self) -> None:
-        """Drop what was read, and withdraw all trust in it."""
+    def withdraw(self) -> None:
+        """Trust nothing that was read so far: every connection reads once more.
+
+        The answers are kept, to tell by them whether the next one is news.
+        """
         with _lock:
             self.epoch += 1
-            self.servers = MappingProxyType({})
+            self.servers = MappingProxyType(
+                {
+                    server: replace(known, untracked=frozenset(), is_trusted=False)
+                    for server, known in self.servers.items()
+                }
+            )
 
     def _remember(self, server: Server, known: Known) -> None:
         self.servers = _with(self.servers, server, known)
@@ -208,7 +224,7 @@ def aliases() -> Mapping[str, Alias]:
     return _aliases
 
 
-def forget_all() -> None:
-    """Drop what was read of every alias, and withdraw all trust."""
+def withdraw_all() -> None:
+    """Trust nothing that was read so far, of any alias."""
     for one in _aliases.values():
-        one.forget()
+        one.withdraw()

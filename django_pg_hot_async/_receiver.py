@@ -18,6 +18,7 @@ from . import (
     _adapters,
     _changes,
     _contrib,
+    _errors,
     _memory,
     _resolver,
     _tracking,
@@ -74,7 +75,7 @@ def setting_was_changed(setting: str, value: Any, enter: bool, **kwargs: Any) ->
             # What Django's own apps do: ready() ran only for the override.
             uninstall()
         _tracking.renew()
-        _memory.forget_all()
+        _memory.withdraw_all()
 
 
 def install() -> None:
@@ -82,6 +83,7 @@ def install() -> None:
     conf.read()
     _adapters.install()
     _contrib.install()
+    _errors.install()
     _version.install()
     connection_created.connect(connected, dispatch_uid=APP)
     request_started.connect(begin_work_unit, dispatch_uid=APP)
@@ -99,6 +101,7 @@ def uninstall() -> None:
     request_started.disconnect(dispatch_uid=APP)
     setting_changed.disconnect(dispatch_uid=APP)
     _version.uninstall()
+    _errors.uninstall()
     _contrib.uninstall()
     _adapters.uninstall()
 

@@ -203,7 +203,7 @@ class _EachStatement(Dumper):
         self.format = format
         self._context = context
         self._link = link
-        self._dumper = resolve_dumper(key, format, context, link)
+        self._dumper: abc.Dumper | None = None
 
     def get_key(self, obj: Any, format: PyFormat) -> DumperKey:
         self._dumper = resolve_dumper(self.cls, self.format, self._context, self._link)
@@ -213,4 +213,4 @@ class _EachStatement(Dumper):
         return self._dumper  # type: ignore[return-value]
 
     def dump(self, obj: Any) -> Buffer | None:
-        return self._dumper.dump(obj)
+        raise NotImplementedError("it is the dumper from upgrade() that dumps")

@@ -1,0 +1,62 @@
+"""Errors that a stale OID explains: they end the trust that led to them.
+
+The error itself reaches the user as it is. It is Django's wrapper of database
+errors that sees it: `with` statements around each call of a cursor, so an error
+costs a look and a success nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from django.db.backends.postgresql.base import DatabaseWrapper
+from django.db.utils import DatabaseErrorWrapper
+from django.utils.functional import cached_property
+
+from ._link import link_of
+
+# PostgreSQL's errcodes appendix; what a parameter of a type that is gone, or is
+# another one now, meets with.
+_REFUSALS = {
+    "XX000": "internal_error",  # cache lookup failed for type 16386
+    "42704": "undefined_object",  # type "hstore" does not exist
+    "42804": "datatype_mismatch",  # column is of type hstore but ... of type mood
+    "0A000": "feature_not_supported",  # cached plan must not change result type
+    "22P03": "invalid_binary_representation",
+}
+
+
+class NoticingErrorWrapper(DatabaseErrorWrapper):
+    """Django's `DatabaseErrorWrapper`, taking notice of what passes."""
+
+    def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> None:
+        if exc_type is None:
+            return
+        if isinstance(exc_value, psycopg.Error) and is_evidence(exc_value):
+            link = link_of(self.wrapper.connection)  # type: ignore[attr-defined]
+            if link is not None:
+                link.doubt(refused=exc_value.sqlstate is not None)
+        super().__exit__(exc_type, exc_value, traceback)
+
+
+def is_evidence(error: psycopg.Error) -> bool:
+    """Whether *error* may come of an OID that is not the server's."""
+    if error.sqlstate is None:
+        # psycopg's own: "error parsing hstore".
+        return isinstance(error, psycopg.DataError)
+    return error.sqlstate in _REFUSALS
+
+
+def install() -> None:
+    """Have the wrappers of the PostgreSQL backends take notice."""
+    # BaseDatabaseWrapper.wrap_database_errors: Django 5.2.19, 6.0.9 and 6.1.3.
+    noticing = cached_property(NoticingErrorWrapper)
+    noticing.__set_name__(DatabaseWrapper, "wrap_database_errors")
+    DatabaseWrapper.wrap_database_errors = noticing
+
+
+def uninstall() -> None:
+    """Leave them Django's own."""
+    if "wrap_database_errors" in vars(DatabaseWrapper):
+        del DatabaseWrapper.wrap_database_errors

@@ -1,0 +1,112 @@
+"""Everything there is to run; ``uvx nox -l`` lists it.
+
+Set-up included: ``uvx nox -s demo`` and ``uvx nox -s tests`` need nothing on the
+machine but Python and uv.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.5.1"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.sessions = ["tests", "lint"]
+# The matrix runs on what is installed, in CI too, and says what it skips.
+nox.options.error_on_missing_interpreters = False
+os.environ.setdefault("UV_PYTHON_DOWNLOADS", "never")
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = nox.project.python_versions(PROJECT)
+DJANGOS = [
+    name.rpartition(" ")[2]
+    for name in PROJECT["project"]["classifiers"]
+    if name.startswith("Framework :: Django :: ")
+]
+PSYCOPGS = ["3.2", "3.3"]
+IMPLEMENTATIONS = ["binary", "python"]
+FIRST_PYTHON = {"5.2": "3.10", "6.0": "3.12", "6.1": "3.12"}
+"""The oldest Python that a release of Django runs on."""
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests on this interpreter, with the newest Django that it can run."""
+    install(session, "tests")
+    run_tests(session)
+
+
+@nox.session
+@nox.parametrize(
+    "python,django,psycopg,implementation",
+    [
+        (python, django, psycopg, implementation)
+        for python in PYTHONS
+        for django in DJANGOS
+        if numbers(python) >= numbers(FIRST_PYTHON[django])
+        for psycopg in PSYCOPGS
+        for implementation in IMPLEMENTATIONS
+    ],
+)
+def matrix(
+    session: nox.Session, django: str, psycopg: str, implementation: str
+) -> None:
+    """Run the tests on every supported combination that is installed."""
+    install(
+        session, "tests", f"django=={django}.*", f"psycopg[binary]=={psycopg}.*"
+    )
+    run_tests(session, implementation=implementation)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, types and the Compose file."""
+    install(session, "lint")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("mypy")
+    session.run(
+        "check-jsonschema", "--builtin-schema", "vendor.compose-spec", "compose.yaml"
+    )
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Cut a fleet under load over from PostgreSQL 15 to 18, without and with the app."""
+    install(session, "demo")
+    session.run("python", "examples/asgi_project/demo.py", *session.posargs)
+
+
+def install(session: nox.Session, group: str, *requirements: str) -> None:
+    session.install(
+        *nox.project.dependency_groups(PROJECT, group), *requirements, "."
+    )
+
+
+def run_tests(session: nox.Session, implementation: str = "binary") -> None:
+    """Run pytest and coverage on the package as installed.
+
+    In a copy of the project without the package's source, so that a file the
+    built package lacks is missed.
+    """
+    project = Path(session.create_tmp()) / "project"
+    shutil.rmtree(project, ignore_errors=True)
+    shutil.copytree(".", project, ignore=without_package)
+    session.chdir(project)
+    env = {"PSYCOPG_IMPL": implementation}
+    session.run("coverage", "run", "-m", "pytest", *session.posargs, env=env)
+    if not session.posargs:
+        session.run("coverage", "combine", "--quiet")
+        session.run("coverage", "report")
+
+
+def without_package(directory: str, names: list[str]) -> set[str]:
+    ignored = {name for name in names if name.startswith(".") or name == "__pycache__"}
+    return ignored | ({"django_pg_hot_async"} if directory == "." else set())

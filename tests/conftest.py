@@ -1,0 +1,105 @@
+"""Real servers, and aliases that lead to them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import psycopg_pool.base
+import pytest
+from django.db import connections
+from psycopg import pq
+
+from django_pg_hot_async import _contrib, _memory, _receiver
+from django_pg_hot_async.testing import PgBouncer, PostgreSQL, ServiceFile
+
+from .scenarios import ORDERS, create_shop
+
+BLUE = int(os.environ.get("BLUE", "15"))
+GREEN = int(os.environ.get("GREEN", "18"))
+
+
+def pytest_report_header() -> str:
+    return (
+        f"PostgreSQL {BLUE} and {GREEN}, libpq {pq.version()},"
+        f" psycopg {psycopg.__version__} ({pq.__impl__})"
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if PgBouncer.installed():
+        return
+    if os.environ.get("CI"):
+        raise pytest.UsageError("pgbouncer is not installed, and this is CI")
+    for item in items:
+        if item.get_closest_marker("pgbouncer"):
+            item.add_marker(pytest.mark.skip("pgbouncer is not installed"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _impatient_pools() -> None:
+    """psycopg_pool 3.3 sleeps a second after a check that failed; ours less."""
+    psycopg_pool.base.AttemptWithBackoff.INITIAL_DELAY = 0.02
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _database_access(django_db_blocker: Any) -> Iterator[None]:
+    """Tests use servers of their own, not Django's test database."""
+    with django_db_blocker.unblock():
+        yield
+
+
+@pytest.fixture(scope="session")
+def blue() -> Iterator[PostgreSQL]:
+    with PostgreSQL(BLUE, config={"max_connections": 300}) as server:
+        create_shop(server, "shop", ORDERS["blue"])
+        yield server
+
+
+@pytest.fixture(scope="session")
+def green() -> Iterator[PostgreSQL]:
+    with PostgreSQL(GREEN, config={"max_connections": 300}) as server:
+        create_shop(server, "shop", ORDERS["green"])
+        yield server
+
+
+@pytest.fixture(scope="session")
+def twin() -> Iterator[PostgreSQL]:
+    """Same version as green, other OIDs."""
+    with PostgreSQL(GREEN, config={"max_connections": 300}) as server:
+        create_shop(server, "shop", ORDERS["twin"])
+        yield server
+
+
+@pytest.fixture
+def service() -> Iterator[ServiceFile]:
+    with ServiceFile() as service:
+        yield service
+
+
+@pytest.fixture(autouse=True)
+def _clean() -> Iterator[None]:
+    """Each test begins with nothing remembered, and leaves no connection."""
+    _memory._aliases = {}
+    _contrib.clear_caches()
+    yield
+    close_all()
+
+
+def close_all() -> None:
+    for wrapper in connections.all(initialized_only=True):
+        wrapper.close()
+        wrapper.close_pool()
+
+
+@pytest.fixture
+def without_app() -> Iterator[None]:
+    """As if django_pg_hot_async were not in INSTALLED_APPS."""
+    _receiver.uninstall()
+    try:
+        yield
+    finally:
+        close_all()
+        _receiver.install()

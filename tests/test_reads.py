@@ -1,0 +1,444 @@
+"""When OIDs are read: not at connect, once at first use, and without a trace."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+from django.db import ProgrammingError, connection, reset_queries, transaction
+from django.test.utils import CaptureQueriesContext, override_settings
+from psycopg.pq import TransactionStatus
+
+from django_pg_hot_async import forget
+from django_pg_hot_async._link import link_of
+
+from .scenarios import ANVIL, KINDS, ask_for, database, lead, trust
+from .shop.models import Product
+
+SELECT = "select attrs, tags, parts from product where name = 'anvil'"
+ROW = tuple(ANVIL.values())
+INSERT = "insert into product (name, attrs) values ('temporary', %s)"
+
+
+@pytest.fixture
+def shop(green):
+    """The default alias leads to green, persistently; give options to add some."""
+
+    def lead_to(server=green, dbname="shop", **options):
+        lead("default", database(server.database(dbname), KINDS["C2"], **options))
+
+    lead_to()
+    yield lead_to
+    if connection.connection is not None and not connection.connection.closed:
+        if connection.in_atomic_block:
+            connection.needs_rollback = True
+        connection.rollback()
+
+
+@pytest.fixture
+def reads(green):
+    """The reads of types that the server saw."""
+
+    @contextmanager
+    def recorded(expected):
+        with green.statements() as statements:
+            yield
+        seen = [text for text in statements if "pg_catalog.pg_type" in text]
+        assert len(seen) == expected, statements
+
+    return recorded
+
+
+def test_nothing_is_sent_at_connect(shop, green):
+    shop()
+    connection.ensure_connection()  # Django asks once a process for the version
+    connection.close()
+    with green.statements() as statements:
+        for _ in range(3):
+            connection.ensure_connection()
+            connection.close()
+    assert statements == [] or all("TimeZone" in text for text in statements)
+
+
+@pytest.mark.parametrize("kind", ["C1", "C2", "C3", "C4"])
+def test_nothing_is_sent_at_connect_by_any_kind(green, kind):
+    lead("default", database(green.database("shop"), KINDS[kind]))
+    KINDS[kind].read()
+    connection.close()
+    connection.close_pool()
+    with green.statements() as statements:
+        connection.ensure_connection()
+        connection.close()
+    assert [text for text in statements if "pg_type" in text] == []
+
+
+def test_first_use_is_one_read_and_later_uses_none(shop, reads):
+    with reads(1):
+        assert ask_for(SELECT) == ROW
+    with reads(0):
+        assert ask_for(SELECT) == ROW
+        ask_for("select %s, %s", [{"a": "1"}, [{"a": "1"}]])
+        list(Product.objects.all())
+
+
+def test_each_connection_reads_for_itself(shop, reads):
+    with reads(3):
+        for _ in range(3):
+            assert ask_for(SELECT) == ROW
+            connection.close()
+
+
+def test_server_trust_reads_once_a_server(shop, reads):
+    with trust("server"), reads(1):
+        for _ in range(3):
+            assert ask_for(SELECT) == ROW
+            connection.close()
+
+
+def test_checkout_trust_reads_once_a_work_unit(shop, reads):
+    from django_pg_hot_async import work_unit
+
+    with trust("checkout"), reads(3):
+        assert ask_for(SELECT) == ROW
+        assert ask_for(SELECT) == ROW
+        with work_unit():
+            assert ask_for(SELECT) == ROW
+            assert ask_for(SELECT) == ROW
+        KINDS["C2"].read()
+
+
+def test_result_trust_reads_once_a_result(shop, reads):
+    """However many columns; and on one cursor that runs one query again."""
+    with trust("result"), connection.cursor() as cursor:
+        with reads(1):
+            cursor.execute(SELECT)
+            assert cursor.fetchone() == ROW
+        with reads(3):
+            for _ in range(3):
+                cursor.execute(SELECT)
+                assert cursor.fetchone() == ROW
+
+
+def test_result_trust_with_parameters(shop, reads):
+    for binding in (False, True):
+        shop(server_side_binding=binding)
+        with trust("result"), connection.cursor() as cursor, reads(3):
+            for value in ({"a": "1"}, {"b": None}, {}):
+                cursor.execute("select %s -> 'a'", [value])
+                assert cursor.fetchone() == (value.get("a"),)
+
+
+def test_a_parameter_can_come_first(shop, reads):
+    with reads(1):
+        assert ask_for("select %s -> 'a'", [{"a": "1"}]) == ("1",)
+        assert ask_for(SELECT) == ROW
+
+
+def test_builtin_types_cost_nothing(shop, reads):
+    with reads(0):
+        ask_for("select 1, 'x', now(), '{}'::jsonb, '{a}'::text[], 'a'::tsvector")
+
+
+def test_an_untracked_type_is_asked_about_once(shop, reads):
+    with reads(1):
+        for _ in range(3):
+            assert ask_for("select feels, array[feels] from product limit 1") == (
+                "ok",
+                "{ok}",
+            )
+    # One that is made later may be a tracked one.
+    ask_for("create type pg_temp.passing as enum ('x')")
+    with reads(1):
+        for _ in range(3):
+            assert ask_for("select 'x'::pg_temp.passing") == ("x",)
+
+
+def test_server_trust_shares_what_is_untracked(shop, reads):
+    with trust("server"), reads(1):
+        for _ in range(3):
+            assert ask_for("select feels from product limit 1") == ("ok",)
+            connection.close()
+
+
+def test_a_missing_type_costs_nothing_to_read_rows(green, shop, reads):
+    green.create_database("bare")
+    try:
+        shop(dbname="bare")
+        with reads(0):
+            assert ask_for("select 1") == (1,)
+        with (
+            reads(1),
+            pytest.raises(ProgrammingError, match="cannot adapt type 'dict'"),
+        ):
+            ask_for("select %s", [{"a": "1"}])
+        with (
+            reads(1),
+            pytest.raises(ProgrammingError, match="cannot adapt type 'dict'"),
+        ):
+            ask_for("select %s", [{"a": "1"}])
+    finally:
+        connection.close()
+        green.drop_database("bare")
+
+
+def test_forget_makes_the_next_use_read(shop, reads):
+    ask_for(SELECT)
+    with reads(1):
+        forget("default")
+        assert ask_for(SELECT) == ROW
+    with reads(1):
+        forget()
+        assert ask_for(SELECT) == ROW
+
+
+def test_the_read_is_not_one_of_the_applications_queries(shop):
+    with CaptureQueriesContext(connection) as queries:
+        list(Product.objects.all())
+    assert len(queries) == 1
+    with override_settings(DEBUG=True):
+        reset_queries()
+        forget()
+        ask_for(SELECT)
+        assert [query["sql"] for query in connection.queries] == [SELECT]
+
+
+def test_execute_wrappers_do_not_see_the_read(shop):
+    seen = []
+
+    def wrapper(execute, sql, params, many, context):
+        seen.append(sql)
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(wrapper):
+        ask_for(SELECT)
+    assert seen == [SELECT]
+
+
+class TestStatus:
+    """The transaction is left as it was found."""
+
+    def test_autocommit(self, shop):
+        ask_for(SELECT)
+        status = connection.connection.info.transaction_status
+        assert status is TransactionStatus.IDLE
+
+    def test_autocommit_off(self, shop, green):
+        lead("default", {**connection.settings_dict, "AUTOCOMMIT": False})
+        assert ask_for(SELECT) == ROW
+        status = connection.connection.info.transaction_status
+        assert status is TransactionStatus.INTRANS
+        connection.rollback()
+        status = connection.connection.info.transaction_status
+        assert status is TransactionStatus.IDLE
+
+    @pytest.mark.parametrize("binding", [False, True])
+    def test_atomic_with_a_savepoint(self, shop, binding):
+        shop(server_side_binding=binding)
+        with transaction.atomic():
+            with transaction.atomic():
+                ask_for(INSERT, [{"a": "1"}])
+            assert ask_for(SELECT) == ROW
+            transaction.set_rollback(True)
+        assert not Product.objects.filter(name="temporary").exists()
+
+    def test_aborted_transaction(self, shop, caplog):
+        """Nothing can be read in it: no wait, no other error than the server's."""
+        with transaction.atomic():
+            with pytest.raises(ProgrammingError), connection.cursor() as cursor:
+                cursor.execute("select no_such_column")
+            connection.needs_rollback = False
+            with pytest.raises(Exception, match="aborted"):
+                ask_for("select %s", [1])
+            connection.needs_rollback = True
+        assert ask_for(SELECT) == ROW
+
+
+class TestCursors:
+    """Every way in which rows arrive."""
+
+    @pytest.mark.parametrize("binding", [False, True])
+    def test_iterator(self, shop, reads, binding):
+        shop(server_side_binding=binding)
+        with reads(1):
+            rows = list(Product.objects.filter(name="anvil").iterator(chunk_size=1))
+        assert [row.attrs for row in rows] == [ANVIL["attrs"]]
+
+    def test_iterator_in_atomic(self, shop, reads):
+        with transaction.atomic(), reads(1):
+            rows = list(Product.objects.filter(name="anvil").iterator())
+        assert [row.tags for row in rows] == [ANVIL["tags"]]
+
+    def test_debug_cursor(self, shop):
+        connection.force_debug_cursor = True
+        try:
+            assert ask_for(SELECT) == ROW
+        finally:
+            connection.force_debug_cursor = False
+
+    @pytest.mark.parametrize(
+        ("factory", "binary"),
+        [
+            (psycopg.Cursor, False),
+            (psycopg.Cursor, True),
+            (psycopg.RawCursor, False),
+            (psycopg.RawCursor, True),
+            (psycopg.ClientCursor, False),
+        ],
+    )
+    def test_psycopg_cursors(self, shop, factory, binary):
+        connection.ensure_connection()
+        cursor = factory(connection.connection)
+        cursor.execute(
+            "select attrs, parts from product where name = 'anvil'", binary=binary
+        )
+        assert cursor.fetchone() == (ANVIL["attrs"], ANVIL["parts"])
+
+    def test_binary_record(self, shop, reads):
+        """The elements' OIDs show when the row is fetched, outside any lock."""
+        shop(server_side_binding=True)
+        connection.ensure_connection()
+        cursor = connection.connection.cursor()
+        with reads(1):
+            cursor.execute(
+                "select row(attrs, 1) from product where name = 'anvil'", binary=True
+            )
+            assert cursor.fetchone() == ((ANVIL["attrs"], 1),)
+        assert not connection.connection.lock.locked()
+
+    def test_named_server_cursor(self, shop):
+        connection.ensure_connection()
+        with (
+            connection.connection.transaction(),
+            connection.connection.cursor("by_name") as cursor,
+        ):
+            cursor.execute(SELECT)
+            assert cursor.fetchone()[:1] == ROW[:1]
+
+    @pytest.mark.parametrize("binding", [False, True])
+    @pytest.mark.parametrize("atomic", [False, True])
+    def test_executemany_as_first_use(self, shop, reads, binding, atomic):
+        """psycopg opens a pipeline for it; an empty one can be left and re-entered."""
+        shop(server_side_binding=binding)
+        values = [[{"n": str(number)}] for number in range(3)]
+        with reads(1):
+            if atomic:
+                with transaction.atomic(), connection.cursor() as cursor:
+                    cursor.executemany(INSERT, values)
+            else:
+                with connection.cursor() as cursor:
+                    cursor.executemany(INSERT, values)
+        found = Product.objects.filter(name="temporary").order_by("id")
+        assert [product.attrs for product in found] == [
+            {"n": "0"},
+            {"n": "1"},
+            {"n": "2"},
+        ]
+        found.delete()
+
+    def test_cursor_older_than_the_read(self, shop):
+        """It has types of its own (psycopg 3.3), which have to follow."""
+        with connection.cursor() as old, connection.cursor() as new:
+            new.execute(SELECT)
+            old.execute("select pg_typeof(%s)::text, pg_typeof(%s)::text", [{}, [{}]])
+            assert old.fetchone() == ("hstore", "hstore[]")
+
+    def test_type_display(self, shop):
+        with connection.cursor() as cursor:
+            cursor.execute(SELECT)
+            displays = [column.type_display for column in cursor.description]
+            assert displays == ["hstore", "citext[]", "hstore[]"]
+            table = connection.introspection.get_table_description(cursor, "product")
+        assert {column.name: column.type_code for column in table}["attrs"] == "hstore"
+
+
+class TestNothingCanBeRead:
+    """Rows are arriving: what was read from such a server before has to do."""
+
+    def test_stream_after_another_connection_has_read(self, shop, reads, caplog):
+        ask_for(SELECT)
+        connection.close()
+        with connection.cursor() as cursor, reads(0):
+            assert list(cursor.stream(SELECT)) == [ROW]
+        assert caplog.messages[-1].startswith("default: OIDs of PostgreSQL")
+        assert "cannot be verified now (transaction status ACTIVE" in caplog.text
+        assert caplog.records[-1].levelno == logging.WARNING
+        with reads(1):
+            assert ask_for(SELECT) == ROW
+
+    def test_stream_on_a_verified_connection(self, shop, reads, caplog):
+        ask_for(SELECT)
+        with connection.cursor() as cursor, reads(0):
+            assert list(cursor.stream(SELECT)) == [ROW]
+            assert list(cursor.stream("select feels from product limit 1")) == [("ok",)]
+        assert "cannot be verified" not in caplog.text
+
+    def test_stream_where_nothing_was_ever_read(self, shop, caplog):
+        with connection.cursor() as cursor:
+            rows = list(cursor.stream("select feels from product limit 1"))
+        assert rows == [("ok",)]
+        assert "using none" in caplog.text
+
+    def test_copy(self, shop):
+        ask_for(SELECT)
+        connection.close()
+        with connection.cursor() as cursor:
+            with cursor.copy(f"copy ({SELECT}) to stdout") as copy:
+                copy.set_types(["hstore", "citext[]", "hstore[]"])
+                assert list(copy.rows()) == [ROW]
+
+    def test_pipeline_of_ones_own(self, shop):
+        ask_for(SELECT)
+        connection.close()
+        connection.ensure_connection()
+        with connection.connection.pipeline() as pipeline:
+            first = connection.connection.execute(SELECT)
+            second = connection.connection.execute(SELECT)
+            pipeline.sync()
+            assert first.fetchone() == second.fetchone() == ROW
+
+    def test_fetch_after_close(self, shop):
+        shop(server_side_binding=True)
+        connection.ensure_connection()
+        cursor = connection.connection.execute(
+            "select row(feels) from product limit 1", binary=True
+        )
+        connection.close()
+        assert cursor.fetchone() == ((b"ok",),)
+
+
+def test_a_lost_connection_is_the_databases_own_error(shop, green):
+    ask_for("select 1")
+    green.terminate("shop")
+    with pytest.raises(psycopg.OperationalError):
+        connection.connection.execute(SELECT)
+    connection.close()
+    assert ask_for(SELECT) == ROW
+
+
+def test_a_psycopg_connection_that_is_not_ours_is_left_alone(shop, green):
+    """The template may be anybody's; without a link psycopg's own rules hold."""
+    with psycopg.connect(
+        green.conninfo("shop"), context=connection.get_connection_params()["context"]
+    ) as conn:
+        assert link_of(conn) is None
+        row = conn.execute(SELECT).fetchone()
+        assert row is not None and isinstance(row[0], str)
+        with pytest.raises(psycopg.ProgrammingError, match="cannot adapt type 'dict'"):
+            conn.execute("select %s", [{}])
+
+
+def test_oids_above_two_to_the_31st(shop, reads):
+    from django_pg_hot_async.testing import PostgreSQL
+
+    from .scenarios import ORDERS, create_shop
+
+    with PostgreSQL(18, next_oid=3_000_000_000) as server:
+        create_shop(server, "shop", ORDERS["green"])
+        for binding in (False, True):
+            shop(server, server_side_binding=binding)
+            KINDS["C2"].read()
+            KINDS["C2"].write()
+            assert ask_for("select feels from product limit 1") == ("ok",)
+        connection.close()
