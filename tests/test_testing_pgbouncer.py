@@ -1,6 +1,7 @@
 """A PgBouncer that moves its clients from one server to another."""
 
 import contextlib
+import shutil
 import threading
 import time
 
@@ -12,7 +13,6 @@ from django_pg_hot_async.testing import (
     PgBouncer,
     PostgreSQL,
     StartError,
-    _pgbouncer,
 )
 
 pytestmark = [
@@ -287,7 +287,7 @@ def test_arguments_that_will_not_do(blue):
 
 
 def test_not_installed(blue, monkeypatch):
-    monkeypatch.setattr(_pgbouncer.shutil, "which", lambda name, path: None)
+    monkeypatch.setattr(shutil, "which", lambda name, path: None)
     assert not PgBouncer.installed()
     with pytest.raises(NotInstalled, match=r"/usr/sbin.*apt-get install pgbouncer"):
         PgBouncer(blue, "shop")

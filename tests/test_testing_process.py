@@ -3,12 +3,18 @@
 import gc
 import json
 import os
+import pwd
+import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,7 +95,7 @@ def parent():
     for process in parents:
         process.kill()
         process.wait()
-        process.stdout.close()
+        process.communicate()
 
 
 def gone(has):
@@ -271,9 +277,209 @@ def test_root_without_a_user_to_run_as(monkeypatch):
         raise KeyError(name)
 
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(_process.pwd, "getpwnam", unknown)
+    monkeypatch.setattr(pwd, "getpwnam", unknown)
     with pytest.raises(NotInstalled, match="'postgres' or 'nobody'"):
         _process.run_user()
+
+
+@pytest.mark.parametrize("user", [None, (os.geteuid(), os.getegid())])
+def test_programs_run_as_oneself_or_another(monkeypatch, tmp_path, user):
+    monkeypatch.setattr(_process, "run_user", lambda: user)
+    if user is None or os.geteuid() == 0:
+        _process.run(["/bin/true"])
+    assert _process.reachable(Path("/"))
+    assert not _process.reachable(tmp_path / "none") or user
+    directory = _process.work_directory()
+    assert directory.stat().st_uid == os.geteuid()
+    directory.rmdir()
+
+
+def test_nobody_special_without_root(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert _process.run_user() is None
+
+
+def test_methods_of_a_fork_raise(monkeypatch):
+    keeper = _process.Keeper()
+    mine = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: mine + 1)
+    with pytest.raises(RuntimeError, match=f"process {mine}, not by this fork"):
+        keeper.running()
+    _process._close(mine, keeper._socket, keeper._supervisor)
+    monkeypatch.undo()
+    assert not keeper.running()
+    keeper.close()
+
+
+def test_fork_lets_go(monkeypatch):
+    """What runs in the child: done here on a keeper nobody needs."""
+    keeper = _process.Keeper()
+    supervisor = keeper._supervisor
+    monkeypatch.setattr(_process, "_keepers", {keeper})
+    _process._after_fork()
+    assert supervisor.returncode == 0
+    until(lambda: not keeper.directory.exists())
+    os.waitpid(supervisor.pid, 0)
+    keeper.close()
+
+
+@pytest.fixture
+def supervised():
+    """The loop of a supervisor, in a thread; ask it as a keeper does."""
+    ours, theirs = socket.socketpair()
+    told: list[int] = []
+    parent = [os.getppid()]
+    result = []
+    thread = threading.Thread(
+        target=lambda: result.append(
+            _supervisor.serve(theirs.fileno(), parent[0], told)
+        )
+    )
+
+    def ask(op, **arguments):
+        ours.sendall(json.dumps({"op": op, **arguments}).encode() + b"\n")
+        return json.loads(ours.recv(65536))
+
+    def end():
+        thread.join(5)
+        assert not thread.is_alive()
+        return result[0]
+
+    thread.start()
+    yield ours, ask, told, end
+    told.append(signal.SIGTERM)
+    end()
+    ours.close()
+    theirs.close()
+
+
+SLEEP: dict[str, Any] = {
+    "argv": ["/bin/sleep", "60"],
+    "log": os.devnull,
+    "env": {},
+    "user": None,
+    "ending": int(signal.SIGTERM),
+}
+
+
+def test_supervisor_answers(supervised):
+    _, ask, told, end = supervised
+    assert ask("wait", timeout=0) == {"result": 0}
+    assert "no/such" in ask("spawn", **{**SLEEP, "argv": ["/no/such"]})["error"]
+    pid = ask("spawn", **SLEEP)["result"]
+    assert alive(pid)
+    assert ask("wait", timeout=0) == {"result": None}
+    assert ask("tree", number=signal.SIGSTOP) == {"result": None}
+    assert ask("tree", number=signal.SIGCONT) == {"result": None}
+    assert ask("signal", number=signal.SIGKILL)
+    assert ask("wait", timeout=5) == {"result": -signal.SIGKILL}
+    assert ask("signal", number=signal.SIGKILL) == {"result": -signal.SIGKILL}
+    assert ask("tree", number=signal.SIGKILL) == {"result": -signal.SIGKILL}
+    told.append(signal.SIGTERM)
+    assert end().process.pid == pid
+
+
+def test_supervisor_reaps_while_nobody_asks(supervised):
+    """At the next look after half a second."""
+    _, ask, _, _ = supervised
+    pid = ask("spawn", **{**SLEEP, "argv": ["/bin/true"]})["result"]
+    until(lambda: pid not in _supervisor.processes())
+
+
+def test_supervisor_ends_with_the_parents_end_of_the_socket(supervised):
+    ours, _, _, end = supervised
+    ours.close()
+    assert end() is None
+
+
+def test_supervisor_whose_parent_does_not_listen(supervised):
+    ours, ask, _, end = supervised
+    pid = ask("spawn", **SLEEP)["result"]
+    ours.sendall(b'{"op": "wait", "timeout": 0.2}\n' * 2)
+    ours.close()
+    child = end()
+    assert child.process.pid == pid
+    child.end()
+    assert not alive(pid)
+
+
+@pytest.mark.parametrize("lives", [True, False])
+def test_supervisor_cleans_up(monkeypatch, tmp_path, lives):
+    """It ends what still runs and removes the directory."""
+    handlers: dict[int, Any] = {}
+    child = _supervisor.Child(**SLEEP)
+    if not lives:
+        child.tree(signal.SIGKILL)
+
+    def serve(ask, parent, told):
+        handlers[signal.SIGTERM](signal.SIGTERM, None)
+        assert (ask, parent, told) == (0, 7, [signal.SIGTERM])
+        return child
+
+    directory = tmp_path / "directory"
+    (directory / "data").mkdir(parents=True)
+    (directory / "data" / "postmaster.pid").write_text("\n" * 6 + "1 2147483647\n")
+    monkeypatch.setattr(sys, "argv", ["", "7", str(directory)])
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    monkeypatch.setattr(_supervisor, "serve", serve)
+    _supervisor.main()
+    assert not directory.exists()
+    assert child.process.returncode == (-signal.SIGTERM if lives else -signal.SIGKILL)
+
+
+def test_supervisor_waits_for_what_comes_soon():
+    answers = iter([False, False, True])
+    _supervisor.until(lambda: next(answers))
+    assert next(answers, None) is None
+    _supervisor.until(lambda: False, timeout=0)
+
+
+@pytest.mark.parametrize("user", [None, [1, 2]])
+def test_supervisor_runs_it_as_somebody_else(monkeypatch, user):
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda argv, **kwargs: asked.update(kwargs)
+    )
+    _supervisor.Child(**{**SLEEP, "user": user})
+    assert (asked.get("user"), asked.get("group")) == ((1, 2) if user else (None, None))
+    assert asked.get("extra_groups") == ([] if user else None)
+
+
+def test_directory_that_cannot_be_removed(monkeypatch, tmp_path):
+    """It does not try for ever."""
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    monkeypatch.setattr(shutil, "rmtree", lambda path, ignore_errors: None)
+    _supervisor.remove(str(tmp_path))
+    assert sum(pauses) < 5
+
+
+def test_keeper_whose_supervisor_hangs_up(monkeypatch):
+    keeper = _process.Keeper()
+    assert keeper.log() == ""
+    ours, theirs = socket.socketpair()
+    theirs.shutdown(socket.SHUT_WR)
+    with monkeypatch.context() as patch, ours, theirs:
+        patch.setattr(keeper, "_socket", ours)
+        with pytest.raises(StartError, match="supervisor is gone: no answer"):
+            keeper.running()
+    keeper.close()
+
+
+def test_directory_that_takes_more_than_one_go(monkeypatch, tmp_path):
+    """A dying process may still write into it."""
+    directory = tmp_path / "directory"
+    directory.mkdir()
+    tries = []
+
+    def rmtree(path, ignore_errors):
+        tries.append(path)
+        if len(tries) == 2:
+            directory.rmdir()
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    _supervisor.remove(str(directory))
+    assert len(tries) == 2
 
 
 def test_temporary_directory_that_the_servers_user_cannot_reach(tmp_path, monkeypatch):
@@ -281,7 +487,7 @@ def test_temporary_directory_that_the_servers_user_cannot_reach(tmp_path, monkey
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     monkeypatch.setattr(_process, "run_user", lambda: (os.geteuid(), os.getegid()))
-    monkeypatch.setattr(_process.tempfile, "gettempdir", lambda: str(closed))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(closed))
     directory = _process.work_directory()
     assert directory.parent != closed
     directory.rmdir()
@@ -293,11 +499,11 @@ def test_no_server_environment_of_libpq(monkeypatch):
 
 
 def test_no_free_port(monkeypatch):
-    class Taken(_process.socket.socket):
+    class Taken(socket.socket):
         def bind(self, address):
             raise OSError("taken")
 
-    monkeypatch.setattr(_process.socket, "socket", Taken)
+    monkeypatch.setattr(socket, "socket", Taken)
     with pytest.raises(StartError, match="no free port"):
         _process.free_port()
 

@@ -245,6 +245,30 @@ def test_stop_while_suspended(server):
     server.start()
 
 
+def test_server_that_does_not_do_as_told(server, monkeypatch):
+    """Every wait has an end, and the error names the server."""
+    from django_pg_hot_async.testing import _server
+
+    assert server._keeper is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(_server, "poll", lambda timeout: iter(range(2)))
+        patch.setattr(server._keeper, "signal", lambda number: None)
+        patch.setattr(server._keeper, "wait", lambda timeout: False)
+        with pytest.raises(TimeoutError, match=r"PostgreSQL 18 .* did not stop"):
+            server.stop()
+        with (
+            pytest.raises(TimeoutError, match=r"PostgreSQL 18 .* did not reload"),
+            server.statements(),
+        ):
+            pass
+        patch.setattr(server, "execute", lambda sql: [])
+        with pytest.raises(TimeoutError, match=r"PostgreSQL 18 .* did not log"):
+            server._flushed(server._keeper, 0)
+    with server.statements() as seen:
+        pass
+    assert seen == []
+
+
 def test_databases(server):
     server.create_database('od"d')
     server.execute("create table t as select 1 as id", dbname='od"d')
