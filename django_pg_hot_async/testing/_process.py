@@ -223,7 +223,8 @@ class Keeper:
         Without a *port*, look for a free one, and for another when somebody else was
         quicker to take it.
         """
-        for attempt in range(5):
+        attempts = 1 if port else 5
+        while True:
             offset = self.log_size()
             chosen = port or free_port()
             pid = self.spawn(command(chosen), ending)
@@ -235,10 +236,10 @@ class Keeper:
             else:
                 self.signal_tree(SIGKILL)
             log = self.log(offset)
-            if port or attempt == 4 or "Address already in use" not in log:
-                break
-        tail = "\n".join(log.splitlines()[-20:])
-        raise StartError(f"{what} did not start; the end of its log:\n{tail}")
+            attempts -= 1
+            if not attempts or "Address already in use" not in log:
+                tail = "\n".join(log.splitlines()[-20:])
+                raise StartError(f"{what} did not start; the end of its log:\n{tail}")
 
 
 def replace(path: Path, text: str) -> None:

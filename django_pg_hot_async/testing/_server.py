@@ -282,8 +282,8 @@ class PostgreSQL:
         ``log_statement`` itself has its own way. Blocks may be nested.
         """
         keeper = _started(self, self._keeper)
-        self._log_statements(+1)
         try:
+            self._log_statements(+1)
             start = keeper.log_size()
             seen = Statements(lambda: self._flushed(keeper, start))
             try:

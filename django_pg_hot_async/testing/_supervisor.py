@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 # A zombie waiting for somebody else to reap it is as good as gone.
@@ -33,14 +34,25 @@ def processes() -> dict[int, tuple[int, str]]:
             if name.isdigit():
                 with contextlib.suppress(OSError), open(f"/proc/{name}/stat") as file:
                     # The command, in parentheses, may hold anything.
-                    state, parent = file.read().rpartition(")")[2].split()[:2]
-                    found[int(name)] = (int(parent), state)
+                    letter, parent = file.read().rpartition(")")[2].split()[:2]
+                    found[int(name)] = (int(parent), letter)
     else:
         command = ["ps", "-A", "-o", "pid=,ppid=,state="]
         for line in subprocess.check_output(command, text=True).splitlines():
-            pid, parent, state = line.split()
-            found[int(pid)] = (int(parent), state[0])
+            pid, parent, letter = line.split()
+            found[int(pid)] = (int(parent), letter[0])
     return found
+
+
+def state_of(pid: int) -> str:
+    return processes().get(pid, (0, GONE[0]))[1]
+
+
+def until(condition: Callable[[], bool], timeout: float = PATIENCE) -> None:
+    """Wait for a condition that comes true soon, if ever."""
+    end = time.monotonic() + timeout
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.001)
 
 
 def send(pids: list[int], number: int) -> None:
@@ -82,24 +94,16 @@ class Child:
             return
         pid = self.process.pid
         self.process.send_signal(signal.SIGSTOP)
-        found = processes()
         # It may be in the middle of a fork until it is seen to have stopped.
-        while found.get(pid, (0, "X"))[1] not in STOPPED:
-            time.sleep(0.001)
-            found = processes()
-        children = [p for p, (parent, _) in found.items() if parent == pid]
+        until(lambda: state_of(pid) in STOPPED)
+        children = [p for p, (parent, _) in processes().items() if parent == pid]
         send(children, number)
         if number != signal.SIGSTOP:
             self.process.send_signal(number)
         if number == signal.SIGKILL:
             self.process.wait()
             # A new postmaster refuses to start while an old backend still is there.
-            until = time.monotonic() + 5
-            while time.monotonic() < until:
-                alive = processes()
-                if all(alive.get(p, (0, "X"))[1] in GONE for p in children):
-                    break
-                time.sleep(0.005)
+            until(lambda: all(state_of(p) in GONE for p in children))
 
     def wait(self, timeout: float) -> int | None:
         try:
@@ -127,9 +131,7 @@ def answer(child: Child | None, request: dict[str, Any]) -> tuple[Child | None, 
             child.process.send_signal(request["number"])
     elif op == "tree":
         child.tree(request["number"])
-    elif op == "wait":
-        return child, child.wait(request["timeout"])
-    return child, child.process.poll()
+    return child, child.wait(request.get("timeout", 0))
 
 
 def remove(directory: str) -> None:
@@ -145,19 +147,18 @@ def remove(directory: str) -> None:
         time.sleep(0.1)
 
 
-def serve(parent: int, told_to_end: list[int]) -> Child | None:
-    """Answer requests until the parent is gone; return the child there is."""
+def serve(ask: int, parent: int, told_to_end: list[int]) -> Child | None:
+    """Answer requests on *ask* until the parent is gone; return the child there is."""
     child: Child | None = None
     received = b""
     # A fork of the parent may hold the socket open for longer than the parent
     # lives, hence the look at the parent's pid as well.
     while os.getppid() == parent and not told_to_end:
-        if not select.select([0], [], [], 0.5)[0]:
-            if child:
-                child.process.poll()
+        if not select.select([ask], [], [], 0.5)[0]:
+            answer(child, {"op": "reap"})
             continue
         try:
-            data = os.read(0, 65536)
+            data = os.read(ask, 65536)
             if not data:
                 break
             *lines, received = (received + data).split(b"\n")
@@ -167,7 +168,7 @@ def serve(parent: int, told_to_end: list[int]) -> Child | None:
                     reply = {"result": result}
                 except (OSError, subprocess.SubprocessError) as error:
                     reply = {"error": str(error)}
-                os.write(0, json.dumps(reply).encode() + b"\n")
+                os.write(ask, json.dumps(reply).encode() + b"\n")
         except OSError:
             break
     return child
@@ -178,11 +179,11 @@ def main() -> None:
     told_to_end: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda number, frame: told_to_end.append(number))
-    child = serve(parent, told_to_end)
+    child = serve(0, parent, told_to_end)
     if child and child.process.poll() is None:
         child.end()
     remove(directory)
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # pragma: no cover (runs in a process of its own)
     main()
