@@ -79,7 +79,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Cut a fleet under load over from PostgreSQL 15 to 18, without and with the app."""
+    """Cut a fleet under load over from 15 to 18, without the app and with it."""
     install(session, "demo")
     session.run("python", "examples/asgi_project/demo.py", *session.posargs)
 

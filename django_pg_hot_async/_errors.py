@@ -53,7 +53,7 @@ def install() -> None:
     # BaseDatabaseWrapper.wrap_database_errors: Django 5.2.19, 6.0.9 and 6.1.3.
     noticing = cached_property(NoticingErrorWrapper)
     noticing.__set_name__(DatabaseWrapper, "wrap_database_errors")
-    DatabaseWrapper.wrap_database_errors = noticing
+    DatabaseWrapper.wrap_database_errors = noticing  # type: ignore[assignment,method-assign]
 
 
 def uninstall() -> None:

@@ -52,8 +52,8 @@ class Link:
     """
 
     __slots__ = (
-        "_has_sent",
         "_epoch",
+        "_has_sent",
         "_previous",
         "_reads",
         "_result",

@@ -107,7 +107,7 @@ def uninstall() -> None:
     """Put Django's own back."""
     live = vars(DatabaseWrapper)["pg_version"]
     if isinstance(live, LiveVersion):
-        DatabaseWrapper.pg_version = live._original  # type: ignore[method-assign]
+        DatabaseWrapper.pg_version = live._original  # type: ignore[assignment,method-assign]
     for name, value in list(vars(DatabaseFeatures).items()):
         if isinstance(value, PerVersion):
             setattr(DatabaseFeatures, name, value._original)

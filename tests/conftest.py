@@ -9,13 +9,12 @@ from typing import Any
 import psycopg
 import psycopg_pool.base
 import pytest
-from django.db import connections
 from psycopg import pq
 
 from django_pg_hot_async import _contrib, _memory, _receiver
 from django_pg_hot_async.testing import PgBouncer, PostgreSQL, ServiceFile
 
-from .scenarios import ORDERS, create_shop
+from .scenarios import ORDERS, connections, create_shop
 
 BLUE = int(os.environ.get("BLUE", "15"))
 GREEN = int(os.environ.get("GREEN", "18"))

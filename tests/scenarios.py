@@ -9,12 +9,17 @@ from typing import Any, ClassVar
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.core.signals import request_finished, request_started
-from django.db import connection, connections
+from django.db import connection as _connection
+from django.db import connections as _connections
 from django.test.utils import override_settings
 
 from django_pg_hot_async.testing import PostgreSQL
 
 from .shop.models import Product
+
+# With what the PostgreSQL backend adds to a wrapper.
+connection: Any = _connection
+connections: Any = _connections
 
 HSTORE = "create extension hstore"
 CITEXT = "create extension citext"

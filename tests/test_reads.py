@@ -8,14 +8,14 @@ from contextlib import contextmanager
 import django
 import psycopg
 import pytest
-from django.db import ProgrammingError, connection, reset_queries, transaction
+from django.db import ProgrammingError, reset_queries, transaction
 from django.test.utils import CaptureQueriesContext, override_settings
 from psycopg.pq import TransactionStatus
 
 from django_pg_hot_async import forget
 from django_pg_hot_async._link import link_of
 
-from .scenarios import ANVIL, KINDS, ask_for, database, lead, trust
+from .scenarios import ANVIL, KINDS, ask_for, connection, database, lead, trust
 from .shop.models import Product
 
 SELECT = "select attrs, tags, parts from product where name = 'anvil'"

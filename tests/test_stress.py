@@ -10,19 +10,13 @@ import time
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.db import (
-    InterfaceError,
-    OperationalError,
-    connection,
-    connections,
-    transaction,
-)
+from django.db import InterfaceError, OperationalError, transaction
 from psycopg_pool import PoolTimeout
 
 from django_pg_hot_async.testing import PgBouncer
 
 from . import scenarios
-from .scenarios import KINDS, database, lead, trust
+from .scenarios import KINDS, AsyncOrm, connection, connections, database, lead, trust
 
 THREADS = 32
 TASKS = 500
@@ -78,7 +72,7 @@ class Traffic:
             try:
                 # One thread a request is running; not all 500 at the same time.
                 async with turn:
-                    await KINDS["C4"].arequest(work)
+                    await AsyncOrm().arequest(work)
             except Exception as error:
                 self.count(error)
             else:

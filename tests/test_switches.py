@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from django.db import InternalError, connection
+from django.db import InternalError
 
 from django_pg_hot_async.testing import PgBouncer, PostgreSQL, ServiceFile
 
 from . import scenarios
-from .scenarios import KINDS, ORDERS, Kind, WrongRow, database, lead, trust
+from .scenarios import KINDS, ORDERS, Kind, WrongRow, connection, database, lead, trust
 
 WORK = {"read": Kind.read, "write": Kind.write}
 
