@@ -197,9 +197,9 @@ def test_tally_answer_that_is_no_json() -> None:
 
 
 def test_tally_pause_until_the_end_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter((0.0, 1.0, 2.5, 10.0))
+    clock = iter((1.0, 2.5, 10.0))
     monkeypatch.setattr(tally.time, "monotonic", lambda: next(clock))
-    count = tally.Tally("test")
+    count = tally.Tally("test", began=0.0)
     body = json.dumps({"pid": 1, "products": []}).encode()
     count.add("sync list", Answer(200, body), None)
     count.add("sync list", Answer(200, body), None)

@@ -21,13 +21,10 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"plain": {"format": "%(asctime)s %(process)d %(name)s %(message)s"}},
-    "handlers": {
-        "file": {
-            "class": "logging.FileHandler",
-            "filename": os.environ.get("DEMO_LOG", os.devnull),
-            "formatter": "plain",
-        }
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "loggers": {
+        "django_pg_hot_async": {"handlers": ["stderr"], "level": "INFO"},
+        # Hundreds of tracebacks in the run without the app; they are counted.
+        "django.request": {"level": "CRITICAL"},
     },
-    "root": {"handlers": ["file"], "level": "INFO"},
-    "loggers": {"django": {"handlers": ["file"], "propagate": False}},
 }

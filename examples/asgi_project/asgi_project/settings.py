@@ -6,6 +6,8 @@ What matters for the move is marked (1) to (4). The rest is any project's.
 import os
 from typing import Any
 
+from .pools import check_connection
+
 SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY", "for-the-example-only")
 DEBUG = os.environ.get("DJANGO_DEBUG") == "1"
 ALLOWED_HOSTS = os.environ.get("DJANGO_ALLOWED_HOSTS", "localhost,127.0.0.1").split(",")
@@ -38,9 +40,6 @@ DATABASES: dict[str, dict[str, Any]] = {
         # (2) One request, one transaction. Behind a transaction pooler no
         # request is then split between the old server and the new one.
         "ATOMIC_REQUESTS": True,
-        # (3) A connection the old server has cut is found out at checkout, not
-        # by the request that gets it.
-        "CONN_HEALTH_CHECKS": True,
     }
 }
 
@@ -48,19 +47,24 @@ DATABASES: dict[str, dict[str, Any]] = {
 if "DATABASE_SERVICE" in os.environ:
     # A libpq service: each new connection looks up where the server is, in the
     # file that PGSERVICEFILE names. A DNS name works like that, too. A cutover
-    # points it at the new server and ends the old connections, so (4) what was
-    # read from a connection holds for that connection. That is the default.
+    # points it at the new server and ends the old connections. (3) That one has
+    # ended is found out when the pool hands it out, not by a request's query;
+    # CONN_HEALTH_CHECKS does that as well, only slowly, see there.
     DATABASES["default"]["OPTIONS"]["service"] = os.environ["DATABASE_SERVICE"]
+    DATABASES["default"]["OPTIONS"]["pool"]["check"] = check_connection
+    # (4) What was read from a connection holds for that connection: the default.
     PG_HOT_ASYNC = {"TRUST": "connection"}
 else:
-    # PgBouncer in transaction mode. A cutover moves *live* connections to the
-    # new server, so (4) the trust has to end with each checkout, and a
-    # server-side cursor, which lives on one server, is out.
+    # PgBouncer in transaction mode. (3) A server-side cursor would outlive its
+    # transaction, and so its server.
     DATABASES["default"]["HOST"] = os.environ.get("DATABASE_HOST", "127.0.0.1")
     DATABASES["default"]["PORT"] = os.environ.get("DATABASE_PORT", "6432")
     DATABASES["default"]["NAME"] = os.environ.get("DATABASE_NAME", "shop")
     DATABASES["default"]["DISABLE_SERVER_SIDE_CURSORS"] = True
+    # (4) A cutover moves *live* connections to the new server: the trust has to
+    # end with each checkout.
     PG_HOT_ASYNC = {"TRUST": "checkout"}
 
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
+TIME_ZONE = "UTC"

@@ -18,15 +18,15 @@ COLOURS = ["red", "green", "blue", 'off "white"', "grün", "a=>b", ""]
 LABELS = ["New", "Sale", 'So-called "best"', "Ökö", "a,b", "{braces}", "NULL"]
 # What is asked for, and how often among 100 requests.
 MIX = {
-    "sync list": 15,
-    "sync detail": 15,
-    "async list": 15,
-    "async detail": 15,
-    "raw list": 16,
-    "sync create": 6,
-    "async create": 6,
-    "sync update": 6,
-    "async update": 6,
+    "sync list": 16,
+    "sync detail": 17,
+    "async list": 16,
+    "async detail": 17,
+    "raw list": 18,
+    "sync create": 4,
+    "async create": 4,
+    "sync update": 4,
+    "async update": 4,
 }
 # Ask anew for a connection from time to time, so that all workers get some.
 REQUESTS_A_CONNECTION = 40

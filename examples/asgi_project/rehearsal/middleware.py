@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from django.http import HttpRequest, JsonResponse
+from django.http import Http404, HttpRequest, JsonResponse
 from django.utils.deprecation import MiddlewareMixin
 
 
@@ -11,7 +11,9 @@ class TellErrors(MiddlewareMixin):
 
     def process_exception(
         self, request: HttpRequest, exception: Exception
-    ) -> JsonResponse:
+    ) -> JsonResponse | None:
+        if isinstance(exception, Http404):
+            return None
         return JsonResponse(
             {
                 "error": type(exception).__name__,

@@ -40,7 +40,7 @@ class Web:
                     *(f"--workers={self._workers}", "--log-level=warning"),
                 ],
                 cwd=PROJECT,
-                env={**self._environ, "DEMO_LOG": str(self._log)},
+                env=self._environ,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -50,12 +50,13 @@ class Web:
         try:
             self._wait()
         except BaseException:
-            self.stop()
+            self.__exit__()
             raise
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.stop()
+        self._directory.cleanup()
 
     def log(self) -> str:
         """Return what uvicorn, Django and the app have logged."""

@@ -1,0 +1,122 @@
+"""The servers of compose.yaml: set up, and cut over by hand.
+
+    docker compose exec web python cutover.py green     # or: blue
+
+``cutover.py setup`` makes the database on both and replicates it; it does nothing
+the second time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any, cast
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+from rehearsal import shop
+
+from django_pg_hot_async.testing import PostgreSQL, Replication
+
+DATABASE = os.environ.get("DATABASE_NAME", "shop")
+DATABASES_INI = Path(os.environ.get("DATABASES_INI", "/pool/databases.ini"))
+PLACES = {
+    "blue": os.environ.get("BLUE", "blue:5432"),
+    "green": os.environ.get("GREEN", "green:5432"),
+    "pgbouncer": os.environ.get("PGBOUNCER", "pgbouncer:6432"),
+}
+
+
+class Remote:
+    """A server that somebody else runs, with what `Replication` asks of one."""
+
+    running = True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.host, _, port = PLACES[name].partition(":")
+        self.port = int(port)
+
+    def __repr__(self) -> str:
+        return self.name
+
+    @property
+    def version(self) -> int:
+        [[number]] = self.execute("SELECT current_setting('server_version_num')::int")
+        return int(number)
+
+    def log(self) -> str:
+        return ""
+
+    def conninfo(self, dbname: str = "postgres", **params: Any) -> str:
+        place = {"host": self.host, "port": self.port, "user": "postgres"}
+        return make_conninfo(**place | {"dbname": dbname} | params)
+
+    def execute(
+        self, sql: str, params: Any = None, *, dbname: str = "postgres"
+    ) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.conninfo(dbname), autocommit=True) as connection:
+            cursor = connection.execute(sql.encode(), params)
+            return cursor.fetchall() if cursor.description else []
+
+    def create_database(self, name: str) -> None:
+        self.execute(f"CREATE DATABASE {name}")
+
+
+def replication(source: Remote, target: Remote) -> Replication:
+    return Replication(cast(PostgreSQL, source), cast(PostgreSQL, target), DATABASE)
+
+
+def set_up(blue: Remote, green: Remote) -> None:
+    """Make and fill the database, unless it is there; replicate blue to green."""
+    query = "SELECT 1 FROM pg_database WHERE datname = %s"
+    if green.execute(query, [DATABASE]):
+        print(f"the database {DATABASE!r} is there already")
+        return
+    shop.prepare(blue, green, DATABASE, 5000, print)
+    forward = replication(blue, green)
+    forward.start()
+    forward.wait()
+    print("green replicates from blue")
+
+
+def cut_over(source: Remote, target: Remote) -> None:
+    """Move PgBouncer's clients from *source* to *target*."""
+    subscribed = "SELECT 1 FROM pg_subscription"
+    if not target.execute(subscribed, dbname=DATABASE):
+        raise SystemExit(f"{target} is where the clients are; nothing is done")
+    command("PAUSE")
+    try:
+        replication(source, target).reverse()
+        text = f"[databases]\n{DATABASE} = {target.conninfo(DATABASE)}\n"
+        new = DATABASES_INI.with_suffix(".new")
+        new.write_text(text)
+        new.replace(DATABASES_INI)
+        command("RELOAD", "")
+    finally:
+        command("RESUME")
+    print(f"moved from {shop.release(source)} to {shop.release(target)}")
+
+
+def command(verb: str, database: str = DATABASE) -> None:
+    """Send a command to PgBouncer's console."""
+    console = Remote("pgbouncer")
+    console.execute(f"{verb} {database}".strip(), dbname="pgbouncer")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=["setup", "blue", "green"])
+    what = parser.parse_args().what
+    blue, green = Remote("blue"), Remote("green")
+    if what == "setup":
+        set_up(blue, green)
+    elif what == "green":
+        cut_over(blue, green)
+    else:
+        cut_over(green, blue)
+
+
+if __name__ == "__main__":
+    main()
