@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from django.db import connections
 
-from ._server import Server, show_version
 from .signals import server_changed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ._memory import Change
+    from ._server import Server
     from ._snapshot import Snapshot
 
 logger = logging.getLogger("django_pg_hot_async")
@@ -36,11 +36,13 @@ class ServerState:
 
 
 def announce(change: Change, *, in_query: bool) -> None:
-    """Log *change* and send `server_changed`.
+    """Log *change*, and send `server_changed` unless that was done on arrival.
 
     *in_query*: a query is under way on the connection that showed the change.
     """
     _log(change)
+    if change.new is not None and change.old_server != change.new_server:
+        return
     old = _state(change.old_server, change.old)
     new = _state(change.new_server, change.new)
     if in_query or _in_event_loop():
@@ -55,16 +57,8 @@ def announce(change: Change, *, in_query: bool) -> None:
 
 
 def _send(alias: str, old: ServerState, new: ServerState) -> None:
-    results = server_changed.send_robust(sender=None, alias=alias, old=old, new=new)
-    for receiver, result in results:
-        if isinstance(result, Exception):
-            logger.error(
-                "%s: the receiver %r of server_changed failed",
-                alias,
-                receiver,
-                exc_info=result,
-                extra={"alias": alias},
-            )
+    # It logs what receivers raise, to "django.dispatch".
+    server_changed.send_robust(sender=None, alias=alias, old=old, new=new)
 
 
 def _send_and_close(alias: str, old: ServerState, new: ServerState) -> None:
@@ -109,10 +103,9 @@ def _log(change: Change) -> None:
         )
     else:
         logger.info(
-            "%s: types changed at %s (%s): %s",
+            "%s: types of %s: %s",
             change.alias,
             change.new_server,
-            show_version(change.new.catalog.version),
             moved_types(change.old, change.new),
             extra=extra,
         )

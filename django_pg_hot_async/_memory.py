@@ -56,7 +56,11 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """An alias reached a server, or OIDs, that it had not reached before."""
+    """An alias reached a server, or OIDs, that it had not reached before.
+
+    The servers differ where it is the server that is new: once on arrival, with
+    nothing read from it yet, and once when its OIDs have been read and differ.
+    """
 
     alias: str
     old_server: Server
@@ -69,6 +73,7 @@ class Alias:
     """What is remembered of one alias. Its methods are safe in any thread."""
 
     __slots__ = (
+        "_last_read",
         "_latest",
         "_seen",
         "current",
@@ -95,6 +100,7 @@ class Alias:
         # databases) has not moved to another server each time one is opened.
         self._latest: Mapping[str, Server] = MappingProxyType({})
         self._seen: Mapping[Server, None] = MappingProxyType({})
+        self._last_read: Mapping[str, tuple[Server, Snapshot]] = MappingProxyType({})
 
     def recall(self, server: Server) -> Known | None:
         """Return what was last read from a server that looks like *server*.
@@ -156,7 +162,13 @@ class Alias:
                     frozenset(),
                 ),
             )
-            if not new or known is None:
+            last = self._last_read.get(server.dbname)
+            self._last_read = _with(self._last_read, server.dbname, (server, snapshot))
+            if known is None:
+                if last is None or last[1] is snapshot:
+                    return epoch, None
+                return epoch, Change(self.name, *last, server, snapshot)
+            if not new:
                 return epoch, None
             self.since = datetime.now(timezone.utc)
         return epoch, Change(self.name, server, known.snapshot, server, snapshot)

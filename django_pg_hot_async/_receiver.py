@@ -68,6 +68,7 @@ def setting_was_changed(setting: str, value: Any, enter: bool, **kwargs: Any) ->
     """Follow `override_settings()`."""
     if setting in (conf.SETTING, "DATABASES"):
         conf.read.cache_clear()
+        conf.read()
         for name, alias in _memory.aliases().items():
             alias.trust = conf.trust(name)
     elif setting == "INSTALLED_APPS":

@@ -1,0 +1,114 @@
+"""Canaries: what this package takes for granted of psycopg and Django.
+
+When a release changes one of these, it is this file that should fail first.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+import psycopg
+import pytest
+from django.contrib.postgres import apps as postgres_apps
+from django.contrib.postgres import operations, signals
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.postgresql import base, psycopg_any
+from django.utils.functional import cached_property
+from psycopg import pq
+from psycopg.adapt import AdaptersMap
+from psycopg.types import TypeInfo, TypesRegistry
+
+from django_pg_hot_async import _adapters, _contrib
+from django_pg_hot_async._compat import share_types
+from django_pg_hot_async._registry import CITEXT, HSTORE, STAND_INS, Registry
+from django_pg_hot_async._resolver import LoaderResolver, install, is_installed
+
+from .test_memory import snapshot
+
+
+def test_a_types_registry_shares_its_content_until_it_is_added_to():
+    one = TypesRegistry(psycopg.adapters.types)
+    assert one._registry is psycopg.adapters.types._registry
+    two = TypesRegistry(one)
+    two.add(TypeInfo("x", 70000, 70001))
+    assert two._registry is not one._registry
+
+
+def test_an_adapters_map_takes_the_types_given_to_it_to_its_children():
+    adapters = AdaptersMap(psycopg.adapters)
+    adapters.types = TypesRegistry(snapshot(20000).types)
+    assert AdaptersMap(adapters).types["hstore"].oid == 20000
+
+
+def test_shared_types_are_replaced_and_added_ones_kept():
+    adapters = AdaptersMap(psycopg.adapters)
+    share_types(adapters, snapshot(20000))
+    share_types(adapters, snapshot(30000))
+    assert adapters.types.get(20000) is None
+    assert adapters.types["hstore"].oid == 30000
+    adapters.types.add(TypeInfo("mine", 70000, 70001))
+    share_types(adapters, snapshot(20000))
+    assert adapters.types["mine"].oid == 70000
+    assert adapters.types["hstore"].oid == 20000
+    assert snapshot(30000).types.get("mine") is None
+
+
+def test_the_unknown_loader_gets_the_real_oid_and_may_return_another():
+    adapters = AdaptersMap(psycopg.adapters)
+    install(adapters)
+    assert is_installed(adapters)
+    for format in pq.Format:
+        loader = adapters.get_loader(0, format)
+        assert isinstance(loader, type) and issubclass(loader, LoaderResolver)
+        known = psycopg.adapters.get_loader(0, format)
+        assert known is not None
+        assert type(psycopg.adapt.Transformer(adapters).get_loader(99999, format)) is (
+            known
+        )
+
+
+def test_installing_twice_changes_nothing():
+    adapters = AdaptersMap(psycopg.adapters)
+    install(adapters)
+    before = adapters.get_loader(0, pq.Format.TEXT)
+    install(adapters)
+    assert adapters.get_loader(0, pq.Format.TEXT) is before
+
+
+def test_stand_ins_are_beyond_every_oid_and_load():
+    registry = Registry.of((HSTORE, CITEXT))
+    assert min(registry.loadable) == STAND_INS == 2**32
+    assert len(registry.loadable) == 3  # hstore, hstore[] and citext[]
+    assert Registry.of((HSTORE, CITEXT)) is registry
+
+
+def test_the_template_is_made_by_a_function_that_two_modules_name():
+    assert psycopg_any.get_adapters_template is _adapters.get_adapters_template
+    assert vars(base)["get_adapters_template"] is _adapters.get_adapters_template
+    assert "get_adapters_template" in inspect.getsource(
+        base.DatabaseWrapper.get_connection_params
+    )
+    parameters = inspect.signature(_adapters._djangos).parameters
+    assert list(parameters) == ["use_tz", "timezone"]
+
+
+def test_the_names_of_django_contrib_postgres():
+    for name, holders in _contrib._HOLDERS.items():
+        for module in (signals, postgres_apps, operations):
+            assert hasattr(module, name) is (module in holders), (module, name)
+    for name, function in _contrib._DJANGOS.items():
+        assert function.__module__ == "django.contrib.postgres.signals", name
+
+
+def test_errors_pass_by_a_cached_property():
+    original = vars(BaseDatabaseWrapper)["wrap_database_errors"]
+    assert isinstance(original, cached_property)
+    assert "wrap_database_errors" in inspect.getsource(BaseDatabaseWrapper)
+
+
+@pytest.mark.parametrize("name", ["lock", "wait", "pgconn", "info", "adapters"])
+def test_what_is_used_of_a_connection(green, name):
+    with psycopg.connect(green.conninfo("shop")) as conn:
+        assert hasattr(conn, name)
+        assert conn.lock.acquire(blocking=False)
+        conn.lock.release()

@@ -1,0 +1,90 @@
+"""``PG_HOT_ASYNC``: read in one place, wrong values named."""
+
+from __future__ import annotations
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.test.utils import override_settings
+
+from django_pg_hot_async import _memory, conf
+from django_pg_hot_async.conf import Trust
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (
+            {"TRUST": "always"},
+            "PG_HOT_ASYNC['TRUST'] is 'always', which is no level of trust; it may be"
+            " 'checkout', 'connection', 'result', 'server'.",
+        ),
+        ({"TRUST": 1}, "PG_HOT_ASYNC['TRUST'] is 1, which is no level of trust"),
+        ({"TRUST": ["server"]}, "PG_HOT_ASYNC['TRUST'] is ['server'], which is no"),
+        (
+            {"TRUTS": "server"},
+            "PG_HOT_ASYNC has the key 'TRUTS'; the keys it may have are 'ALIASES',"
+            " 'TRUST'.",
+        ),
+        (
+            {"ALIASES": {"reporting": {}}},
+            "PG_HOT_ASYNC['ALIASES'] names 'reporting', which is no alias in"
+            " DATABASES; it may name 'default'.",
+        ),
+        (
+            {"ALIASES": ["default"]},
+            "PG_HOT_ASYNC['ALIASES'] is ['default']; it must be a dict of database"
+            " aliases.",
+        ),
+        (
+            {"ALIASES": {"default": "server"}},
+            "PG_HOT_ASYNC['ALIASES']['default'] is 'server'; it must be a dict with"
+            " the keys 'TRUST'.",
+        ),
+        (
+            {"ALIASES": {"default": {"TRUST": "never"}}},
+            "PG_HOT_ASYNC['ALIASES']['default']['TRUST'] is 'never', which is no",
+        ),
+        (
+            {"ALIASES": {"default": {"trust": "server"}}},
+            "PG_HOT_ASYNC['ALIASES']['default'] has the key 'trust'; the keys",
+        ),
+        ("server", "PG_HOT_ASYNC is 'server'; it must be a dict with the keys"),
+    ],
+)
+def test_wrong_value_is_named(value, message):
+    with pytest.raises(ImproperlyConfigured) as caught:  # noqa: SIM117
+        with override_settings(PG_HOT_ASYNC=value):
+            pass
+    assert str(caught.value).startswith(message)
+    assert conf.trust("default") is Trust.CONNECTION
+
+
+@pytest.mark.parametrize("value", [None, {}, {"ALIASES": {}}])
+def test_everything_is_optional(value):
+    with override_settings(PG_HOT_ASYNC=value):
+        assert conf.trust("default") is Trust.CONNECTION
+        assert not conf.is_off("default")
+
+
+def test_alias_goes_before_the_default():
+    aliases = {"default": {"TRUST": "result"}}
+    with override_settings(PG_HOT_ASYNC={"TRUST": "server", "ALIASES": aliases}):
+        assert conf.trust("default") is Trust.RESULT
+        assert conf.trust("a pool's label") is Trust.SERVER
+    with override_settings(
+        PG_HOT_ASYNC={"TRUST": "server", "ALIASES": {"default": {}}}
+    ):
+        assert conf.trust("default") is Trust.SERVER
+
+
+def test_override_reaches_what_is_remembered():
+    alias = _memory.alias("default")
+    with override_settings(PG_HOT_ASYNC={"TRUST": "checkout"}):
+        assert alias.trust.name == "CHECKOUT"
+    assert alias.trust.name == "CONNECTION"
+
+
+def test_none_leaves_an_alias_to_django():
+    with override_settings(PG_HOT_ASYNC={"ALIASES": {"default": None}}):
+        assert conf.is_off("default")
+        assert not conf.is_off("other")

@@ -1,0 +1,222 @@
+"""Ours in the place of django.contrib.postgres's receiver, Django none the wiser."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from django.contrib.postgres import apps as postgres_apps
+from django.contrib.postgres import operations, signals
+from django.contrib.postgres.operations import (
+    CITextExtension,
+    CreateExtension,
+    HStoreExtension,
+)
+from django.db import ProgrammingError
+from django.db.backends.signals import connection_created
+from django.db.migrations.state import ProjectState
+from django.test.utils import modify_settings, override_settings
+
+from django_pg_hot_async import _contrib, _memory, _receiver, _tracking
+from django_pg_hot_async._link import link_of
+
+from .scenarios import KINDS, ask_for, connection, database, lead
+
+contrib: Any = signals  # its functions have what lru_cache adds to them
+ROW = "select 'a=>1'::hstore, array['x'::citext]"
+
+
+def live_receivers():
+    return connection_created._live_receivers(None)[0]
+
+
+@pytest.fixture
+def bare(green):
+    """The default alias leads to a database without extensions."""
+    green.create_database("bare")
+    lead("default", database(green.database("bare"), KINDS["C2"]))
+    yield green
+    connection.close()
+    green.drop_database("bare")
+
+
+def migrate(operation, *, backwards=False):
+    state = ProjectState()
+    with connection.schema_editor() as editor:
+        method = (
+            operation.database_backwards if backwards else operation.database_forwards
+        )
+        method("shop", editor, state, state)
+
+
+def test_ours_is_connected_and_named_everywhere():
+    for holder in (signals, postgres_apps, operations):
+        assert holder.register_type_handlers is _contrib.register_type_handlers
+    assert _contrib.register_type_handlers in live_receivers()
+    assert _contrib._DJANGOS["register_type_handlers"] not in live_receivers()
+
+
+def test_django_takes_ours_away_with_its_app():
+    """What Django's own test of its app asks for."""
+    with override_settings(INSTALLED_APPS=["django_pg_hot_async", "tests.shop"]):
+        pass
+    assert signals.register_type_handlers in live_receivers()
+    connection_created.disconnect(signals.register_type_handlers)
+    try:
+        with modify_settings(INSTALLED_APPS={"append": "django.contrib.staticfiles"}):
+            assert signals.register_type_handlers in live_receivers()
+    finally:
+        connection_created.connect(signals.register_type_handlers)
+
+
+ORDERS = """
+import sys
+import django
+from django.conf import settings
+settings.configure(INSTALLED_APPS=sys.argv[1:], SECRET_KEY="x", USE_TZ=True)
+django.setup()
+from django.db.backends.signals import connection_created
+for receiver in connection_created._live_receivers(None)[0]:
+    print(receiver.__module__, receiver.__name__)
+"""
+
+
+@pytest.mark.parametrize(
+    ("apps", "receivers"),
+    [
+        (
+            ["django_pg_hot_async", "django.contrib.postgres"],
+            [
+                "django_pg_hot_async._receiver connected",
+                "django_pg_hot_async._contrib register_type_handlers",
+            ],
+        ),
+        (
+            ["django.contrib.postgres", "django_pg_hot_async"],
+            [
+                "django_pg_hot_async._contrib register_type_handlers",
+                "django_pg_hot_async._receiver connected",
+            ],
+        ),
+        (["django_pg_hot_async"], ["django_pg_hot_async._receiver connected"]),
+        (
+            ["django.contrib.postgres"],
+            ["django.contrib.postgres.signals register_type_handlers"],
+        ),
+    ],
+)
+def test_order_of_installed_apps(apps, receivers):
+    done = subprocess.run(
+        [sys.executable, "-c", ORDERS, *apps],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == receivers
+
+
+def test_without_contrib_postgres_its_types_are_not_tracked(green):
+    lead("default", database(green.database("shop"), KINDS["C1"]))
+    with override_settings(INSTALLED_APPS=["django_pg_hot_async"]):
+        assert _tracking.current().names == ()
+        with green.statements() as statements:
+            assert ask_for(ROW) == ('"a"=>"1"', "{x}")
+            with pytest.raises(ProgrammingError, match="cannot adapt type 'dict'"):
+                ask_for("select %s", [{}])
+        assert not [text for text in statements if "pg_type" in text]
+    assert ask_for(ROW) == ({"a": "1"}, ["x"])
+
+
+def test_taken_out_with_its_app(green):
+    """As it was before, for whoever takes the app away by override_settings()."""
+    with override_settings(INSTALLED_APPS=["django.contrib.postgres"]):
+        _receiver.setting_was_changed(
+            "INSTALLED_APPS", ["django.contrib.postgres"], enter=False
+        )
+        assert signals.register_type_handlers in live_receivers()
+        assert signals.register_type_handlers.__module__ == signals.__name__
+        lead("default", database(green.database("shop"), KINDS["C1"]))
+        assert ask_for(ROW) == ({"a": "1"}, ["x"])
+        assert link_of(connection.connection) is None
+        connection.close()
+    _receiver.install()
+    assert ask_for(ROW) == ({"a": "1"}, ["x"])
+
+
+def test_create_extension_is_used_at_once(bare):
+    ask_for("select 1")
+    migrate(HStoreExtension())
+    assert ask_for("select 'a=>1'::hstore, %s -> 'b'", [{"b": "2"}]) == (
+        {"a": "1"},
+        "2",
+    )
+    migrate(CITextExtension())
+    assert ask_for(ROW) == ({"a": "1"}, ["x"])
+
+
+def test_extension_removed_and_created_anew(bare):
+    lead(
+        "default",
+        database(bare.database("bare"), KINDS["C2"], server_side_binding=True),
+    )
+    for operation in (HStoreExtension(), CITextExtension()):
+        migrate(operation)
+    for order in ((0, 1), (1, 0)):
+        assert ask_for(ROW) == ({"a": "1"}, ["x"])
+        assert ask_for("select %s -> 'b'", [{"b": "2"}]) == ("2",)
+        both = (HStoreExtension(), CITextExtension())
+        for operation in both:
+            migrate(operation, backwards=True)
+        with pytest.raises(ProgrammingError, match="cannot adapt type 'dict'"):
+            ask_for("select %s", [{}])
+        for number in order:
+            migrate(both[number])
+    assert ask_for(ROW) == ({"a": "1"}, ["x"])
+    assert ask_for("select %s -> 'b'", [{"b": "2"}]) == ("2",)
+
+
+def test_extension_whose_migration_is_rolled_back(bare):
+    with (
+        pytest.raises(RuntimeError, match="rolled back"),
+        connection.schema_editor() as e,
+    ):
+        HStoreExtension().database_forwards("shop", e, ProjectState(), ProjectState())
+        assert ask_for("select 'a=>1'::hstore") == ({"a": "1"},)
+        raise RuntimeError("rolled back")
+    migrate(CreateExtension("citext"))
+    migrate(HStoreExtension())
+    assert ask_for(ROW) == ({"a": "1"}, ["x"])
+
+
+def test_clearing_djangos_cache_withdraws_trust():
+    """It is what a migration does, and whoever knew the remedy of old."""
+    alias = _memory.alias("default")
+    holders: list[Any] = [signals, operations]
+    for function in [holder.get_citext_oids for holder in holders]:
+        before = alias.epoch
+        function.cache_clear()
+        assert alias.epoch == before + 1
+
+
+def test_djangos_functions_answer_for_the_server_at_hand(blue, green):
+    lead("default", database(blue.database("shop"), KINDS["C1"]))
+    before = signals.get_hstore_oids("default")
+    assert contrib.get_hstore_oids.cache_info().currsize == 1
+    lead("default", database(green.database("shop"), KINDS["C1"]))
+    connection.ensure_connection()
+    assert signals.get_hstore_oids("default") != before
+    connection.close()
+
+
+def test_an_alias_left_to_django(green):
+    """PG_HOT_ASYNC["ALIASES"][alias] = None: Django's own receiver serves it."""
+    lead("default", database(green.database("shop"), KINDS["C1"]))
+    with override_settings(PG_HOT_ASYNC={"ALIASES": {"default": None}}):
+        with green.statements() as statements:
+            assert ask_for(ROW) == ({"a": "1"}, ["x"])
+            assert link_of(connection.connection) is None
+            connection.close()
+        sent = [text for text in statements if "typname = 'hstore'" in text]
+        assert len(sent) == 1

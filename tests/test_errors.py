@@ -1,0 +1,114 @@
+"""Errors that a stale OID explains end the trust that led to them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+import pytest
+from django.db import DataError, InternalError, ProgrammingError
+
+from django_pg_hot_async import _errors, _memory
+from django_pg_hot_async._link import link_of
+from django_pg_hot_async._snapshot import Snapshot
+
+from .scenarios import (
+    ANVIL,
+    KINDS,
+    ORDERS,
+    ask_for,
+    connection,
+    create_types,
+    database,
+    drop_types,
+    lead,
+    trust,
+)
+
+SELECT = "select attrs from product where name = 'anvil'"
+
+
+@pytest.fixture
+def anew(green):
+    """Types made anew under an open, verified connection that sends OIDs."""
+    green.create_database("anew")
+    create_types(green, "anew", ORDERS["blue"])
+    options = {"server_side_binding": True}
+    lead("default", database(green.database("anew"), KINDS["C2"], **options))
+
+    def make_anew():
+        drop_types(green, "anew")
+        create_types(green, "anew", ORDERS["green"])
+
+    yield make_anew
+    connection.close()
+    green.drop_database("anew")
+
+
+@pytest.mark.parametrize("level", ["server", "connection"])
+def test_a_refused_parameter_is_right_at_the_next_try(anew, level):
+    with trust(level):
+        assert ask_for("select %s -> 'a'", [{"a": "1"}]) == ("1",)
+        anew()
+        with pytest.raises(InternalError, match="cache lookup failed for type"):
+            ask_for("select %s -> 'a'", [{"a": "1"}])
+        assert ask_for("select %s -> 'a'", [{"a": "1"}]) == ("1",)
+
+
+def test_every_connection_of_the_alias_reads_once_more(anew):
+    ask_for("select %s -> 'a'", [{"a": "1"}])
+    epoch = _memory.alias("default").epoch
+    anew()
+    with pytest.raises(InternalError):
+        ask_for("select %s -> 'a'", [{"a": "1"}])
+    assert _memory.alias("default").epoch == epoch + 1
+    link = link_of(connection.connection)
+    assert link is not None and link.snapshot is None
+
+
+def test_an_error_of_the_application_costs_nothing(anew):
+    """Where no OID was sent since the last read, it explains nothing."""
+    ask_for(SELECT)
+    epoch = _memory.alias("default").epoch
+    with pytest.raises(ProgrammingError, match="does not exist"):
+        ask_for("select 1::no_such_type")
+    with pytest.raises(DataError):
+        ask_for("select 1 / 0")
+    assert _memory.alias("default").epoch == epoch
+
+
+def test_a_value_that_does_not_parse_is_evidence(anew):
+    """As a connection meets it that a pooler has moved: its OIDs are not true."""
+    ask_for(SELECT)
+    link: Any = link_of(connection.connection)
+    rows = {row.name: row for row in link.snapshot.catalog.types}
+    swapped = tuple(
+        replace(rows[other], name=name)
+        for name, other in (("hstore", "citext"), ("citext", "hstore"))
+    )
+    link._snapshot = Snapshot(
+        replace(link.snapshot.catalog, types=swapped), link.snapshot.registry
+    )
+    with pytest.raises(DataError, match="error parsing hstore"):
+        ask_for("select 'no hstore'::citext")
+    assert link.snapshot is None
+    assert ask_for("select 'no hstore'::citext") == ("no hstore",)
+    assert ask_for(SELECT) == (ANVIL["attrs"],)
+
+
+@pytest.mark.parametrize(
+    ("error", "evidence"),
+    [
+        (psycopg.errors.InternalError_("cache lookup failed for type 1"), True),
+        (psycopg.errors.UndefinedObject('type "hstore" does not exist'), True),
+        (psycopg.errors.DatatypeMismatch("column is of type hstore"), True),
+        (psycopg.errors.FeatureNotSupported("cached plan"), True),
+        (psycopg.DataError("error parsing hstore"), True),
+        (psycopg.errors.UniqueViolation("duplicate"), False),
+        (psycopg.errors.UndefinedTable("no such table"), False),
+        (psycopg.OperationalError("the connection is lost"), False),
+    ],
+)
+def test_what_is_evidence(error, evidence):
+    assert _errors.is_evidence(error) is evidence
