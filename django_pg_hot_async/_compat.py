@@ -11,13 +11,48 @@ import psycopg
 from psycopg.types import TypesRegistry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from psycopg import abc, pq
     from psycopg.adapt import AdaptersMap
 
     from ._snapshot import Snapshot
 
+    DumperFactory = Callable[[type, abc.AdaptContext | None], abc.Dumper]
+
 
 class _Shared(dict):  # type: ignore[type-arg]
     """The content of a snapshot's types; a copy of it is a plain dict."""
+
+
+class _DumpersByOid(dict):  # type: ignore[type-arg]
+    """Dumpers by OID, and for an OID that is not among them what *missing* makes."""
+
+    def __init__(
+        self, dumpers: dict[int, type[abc.Dumper]], missing: Callable[[int], object]
+    ) -> None:
+        super().__init__(dumpers)
+        self._missing = missing
+
+    def __missing__(self, oid: int) -> object:
+        return self._missing(oid)
+
+    def copy(self) -> _DumpersByOid:
+        return _DumpersByOid(self, self._missing)
+
+
+def resolve_dumpers_by_oid(
+    adapters: AdaptersMap, format: pq.Format, missing: Callable[[int], DumperFactory]
+) -> None:
+    """Let *missing* answer where *adapters* have no dumper for an OID.
+
+    psycopg has a loader for unknown OIDs to stand in for, but no such dumper. It is
+    what ``Copy.set_types()`` and the arrays of a registered type look up.
+    """
+    # AdaptersMap._dumpers_by_oid, which get_dumper_by_oid() subscripts and copies
+    # of the map share: psycopg 3.2.13 and 3.3.9.
+    dumpers = adapters._dumpers_by_oid[format]
+    adapters._dumpers_by_oid[format] = _DumpersByOid(dumpers, missing)
 
 
 def mark_shared(types: TypesRegistry) -> None:

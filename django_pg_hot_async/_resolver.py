@@ -21,6 +21,7 @@ from psycopg.adapt import AdaptersMap, Dumper, Loader, PyFormat
 
 from . import _tracking
 from ._catalog import FIRST_NORMAL_OID
+from ._compat import resolve_dumpers_by_oid
 from ._link import Link, link_of
 from ._registry import STAND_INS
 from .conf import Trust
@@ -28,6 +29,8 @@ from .conf import Trust
 if TYPE_CHECKING:
     from psycopg import abc
     from psycopg.abc import AdaptContext, Buffer, DumperKey
+
+    from ._compat import DumperFactory
 
 INVALID_OID = 0
 
@@ -41,6 +44,9 @@ def install(adapters: AdaptersMap) -> None:
         unknown = adapters.get_loader(INVALID_OID, format)
         assert unknown is not None
         adapters.register_loader(INVALID_OID, _loader_class(format, unknown))
+        resolve_dumpers_by_oid(
+            adapters, format, functools.partial(_dumper_factory, format)
+        )
     # The last one is used where the query does not ask for a format: binary, as
     # with psycopg's register_hstore().
     for dumper in (HstoreTextResolver, HstoreBinaryResolver):
@@ -179,6 +185,29 @@ def resolve_dumper(
     if oid is None:
         return _default_dumper(key, format)(key, context)
     dumper = found(key, context)
+    dumper.oid = oid
+    return dumper
+
+
+def _dumper_factory(format: pq.Format, oid: int) -> DumperFactory:
+    """Return what makes the dumper for an OID that only a connection can explain."""
+    return functools.partial(_resolve_dumper_by_oid, format, oid)
+
+
+def _resolve_dumper_by_oid(
+    format: pq.Format, oid: int, key: type, context: AdaptContext | None
+) -> abc.Dumper:
+    link = link_of(context.connection) if context is not None else None
+    stand_in = oid
+    if link is not None and context is not None:
+        if oid >= STAND_INS:
+            # An element of an array, whose OID the binary format carries.
+            oid = link.oid(stand_in, context) or INVALID_OID
+        elif oid >= FIRST_NORMAL_OID:
+            stand_in = link.stand_in(oid, context) or oid
+    # Raises psycopg's own error where it is of no tracked type.
+    adapters = _tracking.current().adapters
+    dumper = adapters.get_dumper_by_oid(stand_in, format)(key, context)
     dumper.oid = oid
     return dumper
 

@@ -67,6 +67,19 @@ def test_the_unknown_loader_gets_the_real_oid_and_may_return_another():
         )
 
 
+def test_dumpers_by_oid_are_shared_with_copies_of_a_map():
+    adapters = AdaptersMap(psycopg.adapters)
+    install(adapters)
+    child = AdaptersMap(adapters)
+    for format in pq.Format:
+        # A copy of its own, as soon as something is registered there.
+        child.register_dumper(None, psycopg.adapters.get_dumper_by_oid(25, format))
+        transformer = psycopg.adapt.Transformer(child)
+        with pytest.raises(psycopg.ProgrammingError, match="cannot find a dumper"):
+            transformer.set_dumper_types([99999], format)
+        transformer.set_dumper_types([25], format)
+
+
 def test_installing_twice_changes_nothing():
     adapters = AdaptersMap(psycopg.adapters)
     install(adapters)

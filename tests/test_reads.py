@@ -394,6 +394,32 @@ class TestNothingCanBeRead:
             copy.set_types(["hstore", "citext[]", "hstore[]"])
             assert list(copy.rows()) == [ROW]
 
+    @pytest.mark.parametrize("format", ["text", "binary"])
+    def test_copy_from_with_types(self, shop, format):
+        """Types are named, or given by OID, where COPY cannot tell them."""
+        ask_for(SELECT)
+        connection.close()
+        into = "copy product (name, attrs, parts) from stdin"
+        with (
+            connection.cursor() as cursor,
+            cursor.copy(f"{into} (format {format})") as copy,
+        ):
+            copy.set_types(["text", "hstore", "hstore[]"])
+            copy.write_row(["copied", {"a": "1"}, [{"b": "2"}, {}]])
+        product = Product.objects.get(name="copied")
+        assert (product.attrs, product.parts) == ({"a": "1"}, [{"b": "2"}, {}])
+        product.delete()
+
+    def test_copy_of_a_type_that_nobody_tracks(self, shop):
+        """psycopg's own error."""
+        (oid,) = ask_for("select 'mood'::regtype::oid")
+        with (
+            pytest.raises(psycopg.ProgrammingError, match="cannot find a dumper"),
+            connection.cursor() as cursor,
+            cursor.copy("copy product (feels) from stdin") as copy,
+        ):
+            copy.set_types([oid])
+
     def test_pipeline_of_ones_own(self, shop):
         ask_for(SELECT)
         connection.close()
