@@ -50,8 +50,8 @@ class Remote:
         return ""
 
     def conninfo(self, dbname: str = "postgres", **params: Any) -> str:
-        place = {"host": self.host, "port": self.port, "user": "postgres"}
-        return make_conninfo(**place | {"dbname": dbname} | params)
+        place: dict[str, Any] = {"host": self.host, "port": self.port}
+        return make_conninfo(**place | {"user": "postgres", "dbname": dbname} | params)
 
     def execute(
         self, sql: str, params: Any = None, *, dbname: str = "postgres"

@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     held = options.pgbouncer or (PgBouncer.installed() and not options.service)
     plan = Plan(
         PgBouncerRoute if held else ServiceRoute,
-        pause=3 if options.fast else 14,
+        pause=3 if options.fast else 12,
         rate=options.rate,
     )
     results: list[Result] = []

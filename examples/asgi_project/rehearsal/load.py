@@ -18,15 +18,15 @@ COLOURS = ["red", "green", "blue", 'off "white"', "grün", "a=>b", ""]
 LABELS = ["New", "Sale", 'So-called "best"', "Ökö", "a,b", "{braces}", "NULL"]
 # What is asked for, and how often among 100 requests.
 MIX = {
-    "sync list": 16,
-    "sync detail": 17,
-    "async list": 16,
-    "async detail": 17,
-    "raw list": 18,
-    "sync create": 4,
-    "async create": 4,
-    "sync update": 4,
-    "async update": 4,
+    "sync list": 14,
+    "sync detail": 14,
+    "async list": 14,
+    "async detail": 14,
+    "raw list": 32,
+    "sync create": 3,
+    "async create": 3,
+    "sync update": 3,
+    "async update": 3,
 }
 # Ask anew for a connection from time to time, so that all workers get some.
 REQUESTS_A_CONNECTION = 40
@@ -156,4 +156,5 @@ async def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(asyncio.run(main()))
+    with contextlib.suppress(KeyboardInterrupt):
+        raise SystemExit(asyncio.run(main()))
