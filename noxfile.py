@@ -59,9 +59,7 @@ def matrix(
     session: nox.Session, django: str, psycopg: str, implementation: str
 ) -> None:
     """Run the tests on every supported combination that is installed."""
-    install(
-        session, "tests", f"django=={django}.*", f"psycopg[binary]=={psycopg}.*"
-    )
+    install(session, "tests", f"django=={django}.*", f"psycopg[binary]=={psycopg}.*")
     run_tests(session, implementation=implementation)
 
 
@@ -85,9 +83,7 @@ def demo(session: nox.Session) -> None:
 
 
 def install(session: nox.Session, group: str, *requirements: str) -> None:
-    session.install(
-        *nox.project.dependency_groups(PROJECT, group), *requirements, "."
-    )
+    session.install(*nox.project.dependency_groups(PROJECT, group), *requirements, ".")
 
 
 def run_tests(session: nox.Session, implementation: str = "binary") -> None:
