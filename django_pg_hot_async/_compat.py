@@ -11,12 +11,11 @@ import psycopg
 from psycopg.types import TypesRegistry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from psycopg import abc, pq
     from psycopg.adapt import AdaptersMap
-
-    from ._snapshot import Snapshot
+    from psycopg.types import TypeInfo
 
     DumperFactory = Callable[[type, abc.AdaptContext | None], abc.Dumper]
 
@@ -61,17 +60,19 @@ def mark_shared(types: TypesRegistry) -> None:
     types._registry = _Shared(types._registry)
 
 
-def share_types(adapters: AdaptersMap, snapshot: Snapshot) -> None:
-    """Let *adapters* know the types of *snapshot*, and none of another server.
+def share_types(
+    adapters: AdaptersMap, types: TypesRegistry, infos: Iterable[TypeInfo]
+) -> None:
+    """Let *adapters* know *types*, a snapshot's own, and none of another server.
 
-    A registry that somebody has added to gets them added; any other is replaced
-    by one that shares the snapshot's content: no copy, 9 KB less a connection.
+    A registry that somebody has added to gets *infos* added; any other is replaced
+    by one that shares the content of *types*: no copy, 9 KB less a connection.
     """
     content = adapters.types._registry
-    if content is snapshot.types._registry:
+    if content is types._registry:
         return
     if type(content) is _Shared or content is psycopg.adapters.types._registry:
-        adapters.types = TypesRegistry(snapshot.types)
+        adapters.types = TypesRegistry(types)
     else:
-        for info in snapshot.infos:
+        for info in infos:
             adapters.types.add(info)

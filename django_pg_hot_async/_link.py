@@ -10,7 +10,6 @@ from psycopg import pq
 
 from . import _changes, _memory, _tracking
 from ._catalog import FIRST_NORMAL_OID, NOTHING
-from ._compat import share_types
 from ._reading import read
 from ._server import Server
 from ._snapshot import Snapshot
@@ -133,7 +132,7 @@ class Link:
             # It may have been created since. If not, the query fails anyway.
             snapshot = self._verify(context, anew=True)
         # The cursor may be older than the read, and hold types of its own.
-        share_types(context.adapters, snapshot)
+        snapshot.share_types(context.adapters)
         self._has_sent = True
         return snapshot.oids.get(stand_in)
 
@@ -211,8 +210,8 @@ class Link:
         self._epoch = epoch
         self._has_sent = self._warned = False
         assert context.connection is not None
-        share_types(context.connection.adapters, snapshot)
-        share_types(context.adapters, snapshot)
+        snapshot.share_types(context.connection.adapters)
+        snapshot.share_types(context.adapters)
 
     def _fall_back(self, known: Snapshot | None, connection: Connection) -> Snapshot:
         """Return what "server" would trust, where nothing can be read just now.

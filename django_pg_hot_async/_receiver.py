@@ -25,7 +25,6 @@ from . import (
     _version,
     conf,
 )
-from ._compat import share_types
 from ._link import attach, link_of
 
 APP = "django_pg_hot_async"
@@ -49,7 +48,7 @@ def look_after(pg_connection: Any, alias: str) -> None:
     if known is not None:
         # For Copy.set_types(), where nothing can be read any more. What is
         # loaded or sent is looked up in what this connection was verified with.
-        share_types(pg_connection.adapters, known.snapshot)
+        known.snapshot.share_types(pg_connection.adapters)
     change = link.memory.arrive(link.server)
     if change is not None:
         _contrib.clear_caches()

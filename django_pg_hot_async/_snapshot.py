@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg.types import TypeInfo, TypesRegistry
 
-from ._compat import mark_shared
+from ._compat import mark_shared, share_types
 
 if TYPE_CHECKING:
+    from psycopg.adapt import AdaptersMap
+
     from ._catalog import Catalog, TypeRow
     from ._registry import Registry
 
@@ -75,6 +77,10 @@ class Snapshot:
             )
             for row in sorted(self._tracked_rows(), key=lambda row: row.visible)
         )
+
+    def share_types(self, adapters: AdaptersMap) -> None:
+        """Let *adapters* know the types of this server, and none of another."""
+        share_types(adapters, self.types, self.infos)
 
     def by_name(self) -> dict[str, int]:
         """The OID of each tracked type that the server has, by name."""

@@ -19,7 +19,6 @@ from psycopg.adapt import AdaptersMap
 from psycopg.types import TypeInfo, TypesRegistry
 
 from django_pg_hot_async import _adapters, _contrib
-from django_pg_hot_async._compat import share_types
 from django_pg_hot_async._registry import CITEXT, HSTORE, STAND_INS, Registry
 from django_pg_hot_async._resolver import LoaderResolver, install, is_installed
 
@@ -42,12 +41,12 @@ def test_an_adapters_map_takes_the_types_given_to_it_to_its_children():
 
 def test_shared_types_are_replaced_and_added_ones_kept():
     adapters = AdaptersMap(psycopg.adapters)
-    share_types(adapters, snapshot(20000))
-    share_types(adapters, snapshot(30000))
+    snapshot(20000).share_types(adapters)
+    snapshot(30000).share_types(adapters)
     assert adapters.types.get(20000) is None
     assert adapters.types["hstore"].oid == 30000
     adapters.types.add(TypeInfo("mine", 70000, 70001))
-    share_types(adapters, snapshot(20000))
+    snapshot(20000).share_types(adapters)
     assert adapters.types["mine"].oid == 70000
     assert adapters.types["hstore"].oid == 20000
     assert snapshot(30000).types.get("mine") is None
