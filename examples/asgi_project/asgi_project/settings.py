@@ -6,6 +6,8 @@ What matters for the move is marked (1) to (4). The rest is any project's.
 import os
 from typing import Any
 
+import django
+
 from .pools import check_connection
 
 SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY", "for-the-example-only")
@@ -47,11 +49,15 @@ DATABASES: dict[str, dict[str, Any]] = {
 if "DATABASE_SERVICE" in os.environ:
     # A libpq service: each new connection looks up where the server is, in the
     # file that PGSERVICEFILE names. A DNS name works like that, too. A cutover
-    # points it at the new server and ends the old connections. (3) That one has
-    # ended is found out when the pool hands it out, not by a request's query;
-    # CONN_HEALTH_CHECKS does that as well, only slowly, see there.
+    # points it at the new server and ends the old connections.
     DATABASES["default"]["OPTIONS"]["service"] = os.environ["DATABASE_SERVICE"]
-    DATABASES["default"]["OPTIONS"]["pool"]["check"] = check_connection
+    # (3) That a connection has ended is found out when the pool hands it out, not
+    # by a request's query.
+    if django.VERSION >= (6, 1):
+        DATABASES["default"]["OPTIONS"]["pool"]["check"] = check_connection
+    else:
+        # The pool takes no other check then, and goes about it slowly: see there.
+        DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
     # (4) What was read from a connection holds for that connection: the default.
     PG_HOT_ASYNC = {"TRUST": "connection"}
 else:

@@ -19,6 +19,7 @@ from .transactions import aatomic
 PAGE = 10
 
 
+@transaction.non_atomic_requests
 def health(request: HttpRequest) -> JsonResponse:
     """Tell that the process is up; the database is not asked."""
     return JsonResponse({"pid": os.getpid()})
