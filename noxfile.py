@@ -39,7 +39,10 @@ def numbers(version: str) -> tuple[int, ...]:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests on this interpreter, with the newest Django that it can run."""
-    install(session, "tests")
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    python = str(session.run("python", "-c", code, silent=True)).strip()
+    able = [name for name in DJANGOS if numbers(python) >= numbers(FIRST_PYTHON[name])]
+    install_tests(session, able[-1])
     run_tests(session)
 
 
@@ -59,7 +62,7 @@ def matrix(
     session: nox.Session, django: str, psycopg: str, implementation: str
 ) -> None:
     """Run the tests on every supported combination that is installed."""
-    install(session, "tests", f"django=={django}.*", f"psycopg[binary]=={psycopg}.*")
+    install_tests(session, django, f"psycopg[binary]=={psycopg}.*")
     run_tests(session, implementation=implementation)
 
 
@@ -84,6 +87,14 @@ def demo(session: nox.Session) -> None:
 
 def install(session: nox.Session, group: str, *requirements: str) -> None:
     session.install(*nox.project.dependency_groups(PROJECT, group), *requirements, ".")
+
+
+def install_tests(session: nox.Session, django: str, *requirements: str) -> None:
+    groups = ["tests"]
+    if django == DJANGOS[-1]:
+        groups.append("async-backend")
+    wanted = nox.project.dependency_groups(PROJECT, *groups)
+    session.install(*wanted, f"django=={django}.*", *requirements, ".")
 
 
 def run_tests(session: nox.Session, implementation: str = "binary") -> None:

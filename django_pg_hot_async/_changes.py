@@ -41,6 +41,8 @@ def announce(change: Change, *, in_query: bool) -> None:
     *in_query*: a query is under way on the connection that showed the change.
     """
     _log(change)
+    if change.is_return:
+        return
     if change.new is not None and change.old_server != change.new_server:
         return
     old = _state(change.old_server, change.old)
@@ -95,7 +97,9 @@ def _log(change: Change) -> None:
     }
     if change.new is None:
         logger.info(
-            "%s: moved from %s to %s",
+            "%s: moved back from %s to %s"
+            if change.is_return
+            else "%s: moved from %s to %s",
             change.alias,
             change.old_server,
             change.new_server,

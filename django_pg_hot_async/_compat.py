@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.types import TypesRegistry
@@ -52,6 +52,18 @@ def resolve_dumpers_by_oid(
     # of the map share: psycopg 3.2.13 and 3.3.9.
     dumpers = adapters._dumpers_by_oid[format]
     adapters._dumpers_by_oid[format] = _DumpersByOid(dumpers, missing)
+
+
+def drop_prepared_statements(connection: Any) -> None:
+    """Have psycopg prepare anew what it prepared on *connection*.
+
+    Nothing is sent: on another server the statements do not exist, on the same one
+    they go with the connection. Names are not used twice.
+    """
+    # BaseConnection._prepared, PrepareManager._counts and ._names: psycopg 3.2.13
+    # and 3.3.9. Its clear() would have the next statement deallocated after use.
+    connection._prepared._counts.clear()
+    connection._prepared._names.clear()
 
 
 def mark_shared(types: TypesRegistry) -> None:

@@ -27,17 +27,23 @@ _REFUSALS = {
 }
 
 
-class NoticingErrorWrapper(DatabaseErrorWrapper):
-    """Django's `DatabaseErrorWrapper`, taking notice of what passes."""
+class Noticing:
+    """What makes a `DatabaseErrorWrapper` take notice of what passes."""
+
+    wrapper: Any
 
     def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> None:
         if exc_type is None:
             return
         if isinstance(exc_value, psycopg.Error) and is_evidence(exc_value):
-            link = link_of(self.wrapper.connection)  # type: ignore[attr-defined]
+            link = link_of(self.wrapper.connection)
             if link is not None:
                 link.doubt(refused=exc_value.sqlstate is not None)
-        super().__exit__(exc_type, exc_value, traceback)
+        super().__exit__(exc_type, exc_value, traceback)  # type: ignore[misc]
+
+
+class NoticingErrorWrapper(Noticing, DatabaseErrorWrapper):
+    """Django's `DatabaseErrorWrapper`, taking notice of what passes."""
 
 
 def is_evidence(error: psycopg.Error) -> bool:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import weakref
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 from psycopg import pq
 
 from . import _changes, _memory, _tracking
 from ._catalog import FIRST_NORMAL_OID, NOTHING
-from ._reading import read
+from ._compat import drop_prepared_statements
+from ._reading import aread, read
 from ._server import Server
 from ._snapshot import Snapshot
 from .conf import Trust
@@ -19,8 +22,10 @@ if TYPE_CHECKING:
     from psycopg.abc import AdaptContext
     from psycopg.pq.abc import PGresult
 
+    from ._catalog import Catalog
     from ._memory import Alias
     from ._reading import Connection
+    from ._registry import Registry
 
 logger = logging.getLogger("django_pg_hot_async")
 
@@ -59,6 +64,7 @@ class Link:
         "_snapshot",
         "_untracked",
         "_warned",
+        "is_prepared",
         "memory",
         "server",
     )
@@ -66,6 +72,8 @@ class Link:
     def __init__(self, memory: Alias, server: Server) -> None:
         self.memory = memory
         self.server = server
+        self.is_prepared = False
+        """Whether the coming `connection_created` was prepared for already."""
         self._snapshot: Snapshot | None = None
         self._previous: Snapshot | None = None
         self._epoch = -1
@@ -161,6 +169,36 @@ class Link:
         loader: Any = self._result and self._result()
         return loader is not None and loader.result is result
 
+    def verify(self, connection: psycopg.Connection[Any]) -> bool:
+        """Read the OIDs now, for whatever *connection* is used for next.
+
+        One round trip, whatever the trust. Return whether the server was asked: not
+        where nothing can be read just now, or nothing is tracked. Raise the
+        database's own error.
+        """
+        epoch = self.memory.epoch
+        registry = _tracking.current()
+        catalog = read(connection, registry.names) if registry.names else None
+        return self._learn_if(catalog, registry, epoch, connection)
+
+    async def averify(self, connection: psycopg.AsyncConnection[Any]) -> bool:
+        """Read the OIDs now, awaiting the answer; see `verify`."""
+        epoch = self.memory.epoch
+        registry = _tracking.current()
+        catalog = await aread(connection, registry.names) if registry.names else None
+        return self._learn_if(catalog, registry, epoch, connection)
+
+    def _learn_if(
+        self,
+        catalog: Catalog | None,
+        registry: Registry,
+        epoch: int,
+        context: AdaptContext,
+    ) -> bool:
+        if catalog is not None:
+            self._learn(Snapshot.of(catalog, registry), epoch, context)
+        return catalog is not None
+
     def _verify(self, context: AdaptContext, *, anew: bool = False) -> Snapshot:
         """Establish trust in the OIDs of the server that *context* talks to.
 
@@ -180,16 +218,32 @@ class Link:
             nothing = Snapshot.of(NOTHING, registry)
             self._trust(nothing, epoch, context)
             return nothing
+        started = monotonic()
         catalog = read(connection, registry.names)
         if catalog is None:
             return self._fall_back(known.snapshot if known else None, connection)
+        if isinstance(connection, psycopg.AsyncConnection):
+            self._count_hold(monotonic() - started)
+        return self._learn(Snapshot.of(catalog, registry), epoch, context)
+
+    def _count_hold(self, seconds: float) -> None:
+        self.memory.hold_loop(seconds)
+        logger.debug(
+            "%s: a read of types held the event loop for %.1f ms",
+            self.memory.name,
+            seconds * 1000,
+            extra={"alias": self.memory.name, "seconds": seconds},
+        )
+
+    def _learn(self, snapshot: Snapshot, epoch: int, context: AdaptContext) -> Snapshot:
+        """Take *snapshot* as what the server says, asked in *epoch*."""
         self._reads += 1
-        snapshot = Snapshot.of(catalog, registry)
+        memory = self.memory
         previous = self._previous
         moved = (
             previous is not None
             and previous is not snapshot
-            and previous.registry is registry
+            and previous.registry is snapshot.registry
         )
         epoch, change = memory.learn(self.server, snapshot, epoch=epoch, moved=moved)
         self._trust(snapshot, epoch, context)
@@ -199,6 +253,9 @@ class Link:
             self.server,
             extra={"alias": memory.name},
         )
+        if moved:
+            # They were prepared with other OIDs, perhaps on another server.
+            drop_prepared_statements(context.connection)
         if change is not None:
             _changes.announce(change, in_query=True)
         return snapshot

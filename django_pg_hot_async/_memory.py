@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from time import monotonic
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -26,6 +27,8 @@ V = TypeVar("V")
 SERVERS_AN_ALIAS = 64
 ANSWERS_A_SERVER = 8
 UNTRACKED_OIDS = 1024
+QUIET_SECONDS = 10.0
+"""Connections that reach one server and another by turns are not worth a word."""
 
 _lock = threading.Lock()
 
@@ -67,6 +70,8 @@ class Change:
     old: Snapshot | None
     new_server: Server
     new: Snapshot | None
+    is_return: bool = False
+    """Whether it is a way back, to a server reached before."""
 
 
 class Alias:
@@ -80,6 +85,8 @@ class Alias:
         "epoch",
         "name",
         "reads",
+        "reads_in_loop",
+        "seconds_in_loop",
         "servers",
         "since",
         "trust",
@@ -96,10 +103,14 @@ class Alias:
         self.since: datetime | None = None
         """When `current` was first reached, or its OIDs last changed."""
         self.reads = 0
+        self.reads_in_loop = 0
+        self.seconds_in_loop = 0.0
+        """How often, and how long, a read held an event loop."""
         # By name of the database: an alias that leads to many (tenants, test
         # databases) has not moved to another server each time one is opened.
         self._latest: Mapping[str, Server] = MappingProxyType({})
-        self._seen: Mapping[Server, None] = MappingProxyType({})
+        # When each server was last reached from another, in seconds.
+        self._seen: Mapping[Server, float] = MappingProxyType({})
         self._last_read: Mapping[str, tuple[Server, Snapshot]] = MappingProxyType({})
 
     def recall(self, server: Server) -> Known | None:
@@ -114,19 +125,19 @@ class Alias:
         """Note that a new connection reached *server*; return what is new in that."""
         if self.current == server:
             return None
+        now = monotonic()
         with _lock:
             old = self._latest.get(server.dbname)
             self.current = server
             self.since = datetime.now(timezone.utc)
             self._latest = _with(self._latest, server.dbname, server)
-            if server in self._seen:
-                return None
-            self._seen = _with(self._seen, server, None)
-        if old is None:
+            reached = self._seen.get(server)
+            self._seen = _with(self._seen, server, now)
+        if old is None or (reached is not None and now - reached < QUIET_SECONDS):
             return None
         known = self.servers.get(old)
         before = None if known is None else known.snapshot
-        return Change(self.name, old, before, server, None)
+        return Change(self.name, old, before, server, None, reached is not None)
 
     def learn(
         self, server: Server, snapshot: Snapshot, *, epoch: int, moved: bool
@@ -181,6 +192,12 @@ class Alias:
                     server,
                     replace(known, untracked=bounded_oids(known.untracked, oids)),
                 )
+
+    def hold_loop(self, seconds: float) -> None:
+        """Count a read that nothing could await, and that an event loop waited for."""
+        with _lock:
+            self.reads_in_loop += 1
+            self.seconds_in_loop += seconds
 
     def withdraw(self) -> None:
         """Trust nothing that was read so far: every connection reads once more.

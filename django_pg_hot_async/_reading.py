@@ -50,6 +50,24 @@ def read(connection: Connection, names: Sequence[str]) -> Catalog | None:
         return _wait_in_loop(pgconn, generator)
 
 
+async def aread(
+    connection: psycopg.AsyncConnection[Any], names: Sequence[str]
+) -> Catalog | None:
+    """Read as `read` does, awaiting the answer: where nothing else uses *connection*.
+
+    A cancellation cancels the query on the server before it is passed on.
+    """
+    pgconn = connection.pgconn
+    if pgconn.transaction_status not in _READY:
+        return None
+    if pgconn.pipeline_status != pq.PipelineStatus.OFF:
+        return None
+    async with connection.lock:
+        return await connection.wait(
+            read_types(pgconn, names, connection.info.encoding)
+        )
+
+
 @contextmanager
 def _outside_pipeline(pgconn: PGconn) -> Iterator[bool]:
     """Leave the pipeline of *pgconn*, if one is on; yield whether that worked.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import psycopg
+from django.apps import apps
 from django.core.signals import request_started, setting_changed
 from django.db import connections
 from django.db.backends.base.base import NO_DB_ALIAS
@@ -33,10 +34,13 @@ APP = "django_pg_hot_async"
 def connected(connection: Any, **kwargs: Any) -> None:
     """Look after a new connection; begin a new checkout of one known already."""
     link = link_of(connection.connection)
-    if link is not None:
+    if link is None:
+        if is_ours(connection, connection.connection):
+            look_after(connection.connection, connection.alias)
+    elif link.is_prepared:
+        link.is_prepared = False
+    else:
         link.renew()
-    elif _is_ours(connection):
-        look_after(connection.connection, connection.alias)
 
 
 def look_after(pg_connection: Any, alias: str) -> None:
@@ -57,10 +61,23 @@ def look_after(pg_connection: Any, alias: str) -> None:
 
 def begin_work_unit(**kwargs: Any) -> None:
     """Let "checkout" trust begin anew for this context's open connections."""
-    for connection in connections.all(initialized_only=True):
-        link = link_of(connection.connection)
+    wrappers = connections.all(initialized_only=True)
+    async_backend = find_async_backend()
+    if async_backend is not None:
+        wrappers += async_backend.open_wrappers()
+    for wrapper in wrappers:
+        link = link_of(wrapper.connection)
         if link is not None:
             link.renew()
+
+
+def find_async_backend() -> Any:
+    """The module for django-async-backend, where that app is installed."""
+    if not apps.is_installed("django_async_backend"):
+        return None
+    from . import _async_backend
+
+    return _async_backend
 
 
 def setting_was_changed(setting: str, value: Any, enter: bool, **kwargs: Any) -> None:
@@ -85,6 +102,10 @@ def install() -> None:
     _contrib.install()
     _errors.install()
     _version.install()
+    if async_backend := find_async_backend():
+        async_backend.install()
+    if postgis := _tracking.find_postgis():
+        postgis.install()
     connection_created.connect(connected, dispatch_uid=APP)
     request_started.connect(begin_work_unit, dispatch_uid=APP)
     setting_changed.connect(setting_was_changed, dispatch_uid=APP)
@@ -100,20 +121,34 @@ def uninstall() -> None:
     connection_created.disconnect(dispatch_uid=APP)
     request_started.disconnect(dispatch_uid=APP)
     setting_changed.disconnect(dispatch_uid=APP)
+    if async_backend := find_async_backend():
+        async_backend.uninstall()
+    if postgis := _tracking.find_postgis():
+        postgis.uninstall()
     _version.uninstall()
     _errors.uninstall()
     _contrib.uninstall()
     _adapters.uninstall()
 
 
-def _is_ours(connection: Any) -> bool:
-    """Whether a Django connection leads to PostgreSQL by psycopg 3, and is not off."""
-    pg_connection = connection.connection
+def is_ours(connection: Any, pg_connection: Any) -> bool:
+    """Whether to look after what a Django connection connects with."""
     return (
         connection.vendor == "postgresql"
         and connection.alias != NO_DB_ALIAS
-        and isinstance(pg_connection, (psycopg.Connection, psycopg.AsyncConnection))
-        # A server that only speaks the protocol, such as CockroachDB.
-        and pg_connection.info.vendor == "PostgreSQL"
+        and is_postgresql(pg_connection)
         and not conf.is_off(connection.alias)
+    )
+
+
+def is_postgresql(connection: Any) -> bool:
+    """Whether a connection is psycopg 3's, and leads to a PostgreSQL.
+
+    Servers that only speak its protocol, such as CockroachDB, are left alone.
+    """
+    return (
+        isinstance(connection, (psycopg.Connection, psycopg.AsyncConnection))
+        and connection.info.vendor == "PostgreSQL"
+        # What psycopg.crdb tells CockroachDB by, on a connection of any class.
+        and connection.pgconn.parameter_status(b"crdb_version") is None
     )

@@ -32,6 +32,8 @@ class TrackedType:
     kinds: str
     """The ``pg_type.typtype`` it may have: a table called hstore is no hstore."""
     register: Callable[[TypeInfo, AdaptersMap], None]
+    python_types: tuple[type, ...] = ()
+    """Those that *register* registers dumpers for."""
 
 
 def _register_array_only(info: TypeInfo, context: AdaptersMap) -> None:
@@ -40,7 +42,7 @@ def _register_array_only(info: TypeInfo, context: AdaptersMap) -> None:
     TypeInfo(info.name, 0, info.array_oid).register(context)
 
 
-HSTORE = TrackedType("hstore", "b", register_hstore)
+HSTORE = TrackedType("hstore", "b", register_hstore, (dict,))
 CITEXT = TrackedType("citext", "b", _register_array_only)
 
 
@@ -53,6 +55,12 @@ class Registry:
     def __init__(self, types: tuple[TrackedType, ...]) -> None:
         self.types = types
         self.names = tuple(dict.fromkeys(tracked.name for tracked in types))
+        self.python_types = tuple(
+            dict.fromkeys(
+                python_type for tracked in types for python_type in tracked.python_types
+            )
+        )
+        """The Python types whose dumpers are resolved."""
         self.adapters = AdaptersMap(psycopg.adapters)
         """Loaders and dumpers by stand-in."""
         self.infos: dict[str, TypeInfo] = {}

@@ -47,10 +47,12 @@ def install(adapters: AdaptersMap) -> None:
         resolve_dumpers_by_oid(
             adapters, format, functools.partial(_dumper_factory, format)
         )
-    # The last one is used where the query does not ask for a format: binary, as
-    # with psycopg's register_hstore().
-    for dumper in (HstoreTextResolver, HstoreBinaryResolver):
-        adapters.register_dumper(dict, dumper)
+    # A dict always: django.contrib.postgres may be installed later. The last one is
+    # used where the query does not ask for a format: binary, as with psycopg's
+    # register_hstore().
+    for python_type in {dict, *_tracking.current().python_types}:
+        for dumper in (TextDumperResolver, BinaryDumperResolver):
+            adapters.register_dumper(python_type, dumper)
 
 
 def is_installed(adapters: AdaptersMap) -> bool:
@@ -156,14 +158,14 @@ class DumperResolver(Dumper):
         raise NotImplementedError("a resolver is never an instance")
 
 
-class HstoreTextResolver(DumperResolver):
-    """For parameters that are a dict, as text."""
+class TextDumperResolver(DumperResolver):
+    """For parameters sent as text."""
 
     format = pq.Format.TEXT
 
 
-class HstoreBinaryResolver(DumperResolver):
-    """For parameters that are a dict, in binary."""
+class BinaryDumperResolver(DumperResolver):
+    """For parameters sent in binary."""
 
     format = pq.Format.BINARY
 
@@ -181,12 +183,41 @@ def resolve_dumper(
         found = _tracking.current().adapters.get_dumper(key, py_format)
     except psycopg.ProgrammingError:
         return _default_dumper(key, format)(key, context)
+    if found.oid == INVALID_OID:
+        return _ByValue(found(key, context), key, context, link)
     oid = link.oid(found.oid, context) if found.oid >= STAND_INS else None
     if oid is None:
         return _default_dumper(key, format)(key, context)
     dumper = found(key, context)
     dumper.oid = oid
     return dumper
+
+
+class _ByValue(Dumper):
+    """Asks psycopg's dumper which type a value is of, where the Python type leaves
+    that open; gives the answer the OID that the server at hand has."""
+
+    def __init__(
+        self, dumper: abc.Dumper, key: type, context: AdaptContext, link: Link
+    ) -> None:
+        super().__init__(key, context)
+        self.format = dumper.format
+        self._context = context
+        self._dumper = dumper
+        self._link = link
+
+    def get_key(self, obj: Any, format: PyFormat) -> DumperKey:
+        return self._dumper.get_key(obj, format)
+
+    def upgrade(self, obj: Any, format: PyFormat) -> Dumper:
+        dumper = self._dumper.upgrade(obj, format)
+        if dumper.oid >= STAND_INS:
+            # Where the server lacks the type, its own error says so.
+            dumper.oid = self._link.oid(dumper.oid, self._context) or INVALID_OID
+        return dumper  # type: ignore[return-value]
+
+    def dump(self, obj: Any) -> Buffer | None:
+        raise NotImplementedError("it is the dumper from upgrade() that dumps")
 
 
 def _dumper_factory(format: pq.Format, oid: int) -> DumperFactory:
@@ -235,8 +266,11 @@ class _EachStatement(Dumper):
         self._dumper: abc.Dumper | None = None
 
     def get_key(self, obj: Any, format: PyFormat) -> DumperKey:
-        self._dumper = resolve_dumper(self.cls, self.format, self._context, self._link)
-        return (self.cls, type(self), self._dumper.oid)  # type: ignore[return-value]
+        dumper = resolve_dumper(self.cls, self.format, self._context, self._link)
+        if isinstance(dumper, _ByValue):
+            dumper = dumper.upgrade(obj, format)
+        self._dumper = dumper
+        return (self.cls, type(dumper), dumper.oid)  # type: ignore[return-value]
 
     def upgrade(self, obj: Any, format: PyFormat) -> Dumper:
         return self._dumper  # type: ignore[return-value]

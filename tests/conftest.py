@@ -14,7 +14,7 @@ from psycopg import pq
 from django_pg_hot_async import _contrib, _memory, _receiver
 from django_pg_hot_async.testing import PgBouncer, PostgreSQL, ServiceFile
 
-from .scenarios import ORDERS, connections, create_shop
+from .scenarios import ORDERS, close_all, create_shop
 
 BLUE = int(os.environ.get("BLUE", "15"))
 GREEN = int(os.environ.get("GREEN", "18"))
@@ -85,12 +85,6 @@ def _clean() -> Iterator[None]:
     _contrib.clear_caches()
     yield
     close_all()
-
-
-def close_all() -> None:
-    for wrapper in connections.all(initialized_only=True):
-        wrapper.close()
-        wrapper.close_pool()
 
 
 @pytest.fixture

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.core.signals import request_finished, request_started
 from django.db import connection as _connection
 from django.db import connections as _connections
+from django.db.backends.postgresql.base import DatabaseWrapper
 from django.test.utils import override_settings
 
 from django_pg_hot_async.testing import PostgreSQL
@@ -77,15 +79,25 @@ def drop_types(server: PostgreSQL, dbname: str) -> None:
     )
 
 
+def close_all() -> None:
+    """Close this thread's connections, and Django's pools, which all threads share."""
+    for wrapper in connections.all(initialized_only=True):
+        if wrapper.connection is not None:
+            wrapper.close()
+    pools: Any = vars(DatabaseWrapper)["_connection_pools"]
+    while pools:
+        pools.popitem()[1].close()
+
+
 def lead(alias: str, database: dict[str, Any]) -> None:
     """Make *alias* what DATABASES would make of *database*, in every new thread."""
+    close_all()
     settings = connections.settings[alias]
     settings.clear()
     settings.update(
         connections.configure_settings({"default": dict(database)})["default"]
     )
     if hasattr(connections._connections, alias):
-        connections[alias].close()
         del connections[alias]
 
 
@@ -159,6 +171,10 @@ class Kind:
     def write(self, *then: Callable[[], Any]) -> None:
         self.request(write, *then)
 
+    def split(self, between: Callable[[], Any]) -> None:
+        """Read, have something happen, and read again: all in one request."""
+        self.request(read, between, read)
+
 
 class ARequest(Kind):
     """C1: a connection a request."""
@@ -191,6 +207,14 @@ class AsyncOrm(Kind):
 
     def write(self, *then: Callable[[], Any]) -> None:
         asyncio.run(self.arequest(awrite, *then))
+
+    def split(self, between: Callable[[], Any]) -> None:
+        async def work() -> None:
+            await aread()
+            await asyncio.to_thread(between)
+            await aread()
+
+        asyncio.run(self.arequest(work))
 
     async def arequest(self, work: Callable[[], Any], *then: Callable[[], Any]) -> None:
         async with ThreadSensitiveContext():
@@ -233,3 +257,32 @@ def ask_for(sql: str, params: Any = None) -> Any:
     with connection.cursor() as cursor:
         cursor.execute(sql, params)
         return cursor.fetchone() if cursor.description else None
+
+
+@contextmanager
+def own_database(server: PostgreSQL, name: str, order: list[str]) -> Iterator[None]:
+    server.create_database(name)
+    try:
+        if order:
+            create_types(server, name, order)
+        yield
+    finally:
+        close_all()
+        server.drop_database(name)
+
+
+def is_of_oids(error: BaseException) -> bool:
+    """Whether *error* is what psycopg or the server says of a wrong OID."""
+    texts = (
+        "error parsing hstore",
+        "cannot adapt type 'dict'",
+        "cache lookup failed for type",
+        "but expression is of type",
+        "malformed",
+        "incorrect binary data format",
+        "type with OID",
+        "operator does not exist",
+        "cannot use subscript",
+        "invalid input value for enum",
+    )
+    return any(text in str(error) for text in texts)

@@ -1,5 +1,7 @@
 """Settings of the tests: two aliases that lead nowhere until a fixture points them."""
 
+from importlib.util import find_spec
+
 SECRET_KEY = "tests only"
 USE_TZ = True
 DATABASES = {
@@ -12,4 +14,9 @@ DATABASES = {
     },
 }
 INSTALLED_APPS = ["django_pg_hot_async", "django.contrib.postgres", "tests.shop"]
+if find_spec("django_async_backend"):
+    INSTALLED_APPS.append("django_async_backend")
+    # Its receivers of request signals need a running task; most tests have none.
+    ASYNC_BACKEND_DISABLE_REQUEST_SIGNALS = True
+    ASYNC_BACKEND_DISABLE_POOL_WARNING = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

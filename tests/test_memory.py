@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -112,9 +113,20 @@ def test_arrivals_are_news_once_a_server(alias):
     assert alias.arrive(server(1)) is None
     change = alias.arrive(server(2))
     assert (change.old_server, change.new_server) == (server(1), server(2))
+    assert not change.is_return
     assert alias.arrive(server(1)) is None
     assert alias.arrive(server(2)) is None
     assert alias.current == server(2)
+
+
+def test_a_way_back_is_told_after_a_while(alias, monkeypatch):
+    alias.arrive(server(1))
+    alias.arrive(server(2))
+    now = time.monotonic() + 60
+    monkeypatch.setattr(_memory, "monotonic", lambda: now)
+    assert alias.arrive(server(1)).is_return
+    assert alias.arrive(server(2)).is_return
+    assert alias.arrive(server(1)) is None
 
 
 def test_other_databases_of_an_alias_are_no_news(alias):

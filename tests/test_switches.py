@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,18 @@ from django.db import InternalError
 from django_pg_hot_async.testing import PgBouncer, PostgreSQL, ServiceFile
 
 from . import scenarios
-from .scenarios import KINDS, ORDERS, Kind, WrongRow, connection, database, lead, trust
+from .scenarios import (
+    KINDS,
+    ORDERS,
+    Kind,
+    WrongRow,
+    connection,
+    database,
+    is_of_oids,
+    lead,
+    own_database,
+    trust,
+)
 
 WORK = {"read": Kind.read, "write": Kind.write}
 
@@ -56,6 +67,29 @@ def s1_other_version(stage: Stage) -> None:
     stage.blue.terminate("shop")
     stage.work()
     stage.work()
+
+
+def s2_moved_alive(stage: Stage) -> None:
+    """PgBouncer moves open connections: between requests, between two of a version."""
+    with PgBouncer(stage.blue, "shop") as bouncer:
+        stage.lead(bouncer.database())
+        stage.work()
+        for server in (stage.green, stage.twin, stage.blue):
+            bouncer.switch(server)
+            stage.work()
+            stage.work()
+        connection.close()
+        connection.close_pool()
+
+
+def s2_moved_within_a_request(stage: Stage) -> None:
+    """PgBouncer moves open connections: in the middle of a request."""
+    with PgBouncer(stage.blue, "shop") as bouncer:
+        stage.lead(bouncer.database())
+        for server in (stage.green, stage.twin, stage.blue):
+            stage.kind.split(functools.partial(bouncer.switch, server))
+        connection.close()
+        connection.close_pool()
 
 
 def s3_same_version(stage: Stage) -> None:
@@ -188,21 +222,10 @@ def in_a_thread(work: Callable[[], None]) -> None:
         raise errors[0]
 
 
-@contextmanager
-def own_database(server: PostgreSQL, name: str, order: list[str]) -> Iterator[None]:
-    server.create_database(name)
-    try:
-        if order:
-            scenarios.create_types(server, name, order)
-        yield
-    finally:
-        connection.close()
-        connection.close_pool()
-        server.drop_database(name)
-
-
 SWITCHES = {
     "S1": (s1_other_version, ("server", "connection", "checkout", "result")),
+    "S2": (s2_moved_alive, ("checkout", "result")),
+    "S2mid": (s2_moved_within_a_request, ("result",)),
     "S3": (s3_same_version, ("connection", "checkout", "result")),
     "S4": (s4_extension_anew, ("connection", "checkout", "result")),
     "S5": (s5_two_at_once, ("connection", "checkout", "result")),
@@ -213,6 +236,7 @@ SWITCHES = {
 
 
 def cells(levels: bool) -> list[Any]:
+    # S2 is about connections that stay open; C1 has none between requests.
     return [
         pytest.param(
             switch,
@@ -220,11 +244,12 @@ def cells(levels: bool) -> list[Any]:
             work,
             *([level] if levels else []),
             id="-".join([code, kind, work] + ([level] if levels else [])),
-            marks=[pytest.mark.pgbouncer] if code == "S3" else [],
+            marks=[pytest.mark.pgbouncer] if code[:2] in ("S2", "S3") else [],
         )
         for code, (switch, trusts) in SWITCHES.items()
         for kind in KINDS
         for work in WORK
+        if (code, kind) != ("S2", "C1") and (code, work) != ("S2mid", "write")
         for level in (trusts if levels else ("",))
     ]
 
@@ -262,18 +287,3 @@ def test_switch_breaks_django_alone(switch, kind, work, stage_of, without_app):
     with pytest.raises(Exception) as caught:
         switch(stage_of(kind, work))
     assert isinstance(caught.value, WrongRow) or is_of_oids(caught.value)
-
-
-def is_of_oids(error: BaseException) -> bool:
-    """Whether *error* is what psycopg or the server says of a wrong OID."""
-    texts = (
-        "error parsing hstore",
-        "cannot adapt type 'dict'",
-        "cache lookup failed for type",
-        "but expression is of type",
-        "malformed",
-        "incorrect binary data format",
-        "type with OID",
-        "invalid input value for enum",
-    )
-    return any(text in str(error) for text in texts)

@@ -1,0 +1,84 @@
+"""django-async-backend: OIDs are read where it awaits, not where a loop is held.
+
+Its wrappers await ``_configure_connection()`` for each connection they open, and
+its pool for each that it adds; ``init_connection_state()`` is awaited at each
+connect and each checkout. Imported only where that package is installed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.utils.functional import cached_property
+from django_async_backend.db import async_connections
+from django_async_backend.db.backends.postgresql.async_base import (
+    AsyncDatabaseWrapper,
+)
+from django_async_backend.db.utils import DatabaseErrorWrapper
+
+from ._errors import Noticing
+from ._link import link_of
+
+# AsyncDatabaseWrapper's two methods and its _pg_version: django-async-backend 6.1.5.
+_configure_connection = AsyncDatabaseWrapper._configure_connection
+_init_connection_state = AsyncDatabaseWrapper.init_connection_state
+
+
+class NoticingErrorWrapper(Noticing, DatabaseErrorWrapper):  # type: ignore[misc]
+    """The backend's `DatabaseErrorWrapper`, taking notice of what passes."""
+
+
+async def configure_connection(wrapper: Any, connection: Any) -> Any:
+    """Configure a new connection, and read its server's OIDs."""
+    from . import _receiver
+
+    commit = await _configure_connection(wrapper, connection)
+    if _receiver.is_ours(wrapper, connection):
+        if link_of(connection) is None:
+            _receiver.look_after(connection, wrapper.alias)
+        link = link_of(connection)
+        assert link is not None
+        await link.averify(connection)
+        # One that a pool adds may lie there for long before it is checked out.
+        link.is_prepared = connection is wrapper.connection
+    return commit
+
+
+async def init_connection_state(wrapper: Any) -> None:
+    """Begin a checkout; read where trust has ended with the one before."""
+    await _init_connection_state(wrapper)
+    link = link_of(wrapper.connection)
+    if link is None:
+        return
+    if not link.is_prepared:
+        link.renew()
+        if link.snapshot is None:
+            await link.averify(wrapper.connection)
+        link.is_prepared = True
+    if wrapper._pg_version is not None:
+        wrapper._pg_version = wrapper.connection.info.server_version
+
+
+def open_wrappers() -> list[Any]:
+    """Return the async wrappers of the running task; none outside of a task."""
+    try:
+        return list(async_connections.all(initialized_only=True))
+    except RuntimeError:
+        return []
+
+
+def install() -> None:
+    """Read where the backend awaits."""
+    AsyncDatabaseWrapper._configure_connection = configure_connection
+    AsyncDatabaseWrapper.init_connection_state = init_connection_state
+    noticing = cached_property(NoticingErrorWrapper)
+    noticing.__set_name__(AsyncDatabaseWrapper, "wrap_database_errors")
+    AsyncDatabaseWrapper.wrap_database_errors = noticing
+
+
+def uninstall() -> None:
+    """Leave the backend its own."""
+    AsyncDatabaseWrapper._configure_connection = _configure_connection
+    AsyncDatabaseWrapper.init_connection_state = _init_connection_state
+    if "wrap_database_errors" in vars(AsyncDatabaseWrapper):
+        del AsyncDatabaseWrapper.wrap_database_errors

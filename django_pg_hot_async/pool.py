@@ -1,0 +1,101 @@
+"""Hooks for psycopg pools, and connections, of a project's own.
+
+    from django_pg_hot_async import pool
+    from psycopg_pool import AsyncConnectionPool, ConnectionPool
+
+    ConnectionPool(
+        conninfo, configure=pool.configure("shop"), check=pool.check("shop")
+    )
+    AsyncConnectionPool(
+        conninfo, configure=pool.aconfigure("shop"), check=pool.acheck("shop")
+    )
+
+The name labels what is remembered, for the log, `server_changed` and `forget()`. It
+need not be in DATABASES; where it is, the trust set for that alias holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import psycopg
+
+__all__ = ["acheck", "aconfigure", "check", "configure"]
+
+
+def configure(alias: str) -> Callable[[psycopg.Connection[Any]], None]:
+    """Return a ``configure`` for `ConnectionPool` or `NullConnectionPool`.
+
+    Called for each new connection, in a worker of the pool; or call it with a
+    connection of your own. Reads the types: one round trip, with which the
+    connection is as `TRUST` takes it. The status stays IDLE. A server that is not
+    PostgreSQL is left alone. Raise the database's own error.
+    """
+
+    def configure_connection(connection: psycopg.Connection[Any]) -> None:
+        link = _look_after(connection, alias)
+        if link is not None:
+            link.verify(connection)
+
+    return configure_connection
+
+
+def aconfigure(
+    alias: str,
+) -> Callable[[psycopg.AsyncConnection[Any]], Awaitable[None]]:
+    """Return a ``configure`` for the async pools; see `configure`."""
+
+    async def configure_connection(connection: psycopg.AsyncConnection[Any]) -> None:
+        link = _look_after(connection, alias)
+        if link is not None:
+            await link.averify(connection)
+
+    return configure_connection
+
+
+def check(alias: str) -> Callable[[psycopg.Connection[Any]], None]:
+    """Return a ``check`` for `ConnectionPool`, Django's own included (6.1 and on).
+
+    Called before a connection is handed out. One round trip, as psycopg's own
+    `check_connection`: it fails where the connection is lost, and reads the types
+    as well. So an idle connection that a pooler moved is handed out with the OIDs
+    of the server that it leads to now.
+    """
+
+    def check_connection(connection: psycopg.Connection[Any]) -> None:
+        link = _look_after(connection, alias)
+        if link is None or not link.verify(connection):
+            from psycopg_pool import ConnectionPool
+
+            ConnectionPool.check_connection(connection)
+
+    return check_connection
+
+
+def acheck(
+    alias: str,
+) -> Callable[[psycopg.AsyncConnection[Any]], Awaitable[None]]:
+    """Return a ``check`` for `AsyncConnectionPool`; see `check`."""
+
+    async def check_connection(connection: psycopg.AsyncConnection[Any]) -> None:
+        link = _look_after(connection, alias)
+        if link is None or not await link.averify(connection):
+            from psycopg_pool import AsyncConnectionPool
+
+            await AsyncConnectionPool.check_connection(connection)
+
+    return check_connection
+
+
+def _look_after(connection: Any, alias: str) -> Any:
+    """Return the link of *connection*, made if it has none; None if it is not ours."""
+    # Not at import: this module may be imported by a settings file.
+    from . import _receiver
+    from ._link import link_of
+
+    link = link_of(connection)
+    if link is None and _receiver.is_postgresql(connection):
+        _receiver.look_after(connection, alias)
+        link = link_of(connection)
+    return link

@@ -1,0 +1,201 @@
+"""The hooks for psycopg pools; the switches are in test_switches_elsewhere.py."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import django
+import psycopg
+import pytest
+from django.test.utils import override_settings
+from psycopg.pq import TransactionStatus
+from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
+
+from django_pg_hot_async import _memory, forget, pool
+from django_pg_hot_async._link import link_of
+
+from .scenarios import ANVIL, KINDS, ask_for, connection, database, lead
+
+SELECT = "select attrs, tags, parts from product where name = 'anvil'"
+ROW = tuple(ANVIL.values())
+
+
+def reads(statements):
+    return len([text for text in statements if "pg_catalog.pg_type" in text])
+
+
+@pytest.mark.parametrize("autocommit", [False, True])
+def test_configure_reads_once_and_leaves_the_connection_idle(green, autocommit):
+    with psycopg.connect(green.conninfo("shop"), autocommit=autocommit) as conn:
+        with green.statements() as statements:
+            pool.configure("mine")(conn)
+            assert conn.info.transaction_status is TransactionStatus.IDLE
+            assert conn.execute(SELECT).fetchone() == ROW
+            assert conn.execute("select %s -> 'a'", [{"a": "1"}]).fetchone() == ("1",)
+        assert reads(statements) == 1
+    assert _memory.aliases().keys() == {"mine"}
+
+
+def test_check_is_one_round_trip_of_its_own(green):
+    with (
+        ConnectionPool(
+            green.conninfo("shop"),
+            min_size=1,
+            configure=pool.configure("mine"),
+            check=pool.check("mine"),
+        ) as own,
+    ):
+        own.wait()
+        with green.statements() as statements:
+            for _ in range(3):
+                with own.connection():
+                    pass
+        assert len(statements) == reads(statements) == 3
+
+
+def test_check_without_configure_is_enough(green):
+    with (
+        ConnectionPool(
+            green.conninfo("shop"), min_size=1, check=pool.check("mine")
+        ) as own,
+        own.connection() as conn,
+    ):
+        assert conn.execute(SELECT).fetchone() == ROW
+
+
+async def test_acheck_finds_a_lost_connection(green):
+    async with AsyncConnectionPool(
+        green.conninfo("shop"),
+        min_size=1,
+        configure=pool.aconfigure("mine"),
+        check=pool.acheck("mine"),
+        open=False,
+    ) as own:
+        await own.wait()
+        green.terminate("shop")
+        async with own.connection() as conn:
+            cursor = await conn.execute(SELECT)
+            assert await cursor.fetchone() == ROW
+
+
+def test_check_finds_a_closed_connection(green):
+    conn = psycopg.connect(green.conninfo("shop"))
+    pool.configure("mine")(conn)
+    conn.close()
+    with pytest.raises(psycopg.OperationalError):
+        pool.check("mine")(conn)
+
+
+async def test_acheck_finds_a_closed_connection(green):
+    conn = await psycopg.AsyncConnection.connect(green.conninfo("shop"))
+    await pool.aconfigure("mine")(conn)
+    await conn.close()
+    with pytest.raises(psycopg.OperationalError):
+        await pool.acheck("mine")(conn)
+
+
+def test_check_where_nothing_is_tracked(green):
+    """It still finds out whether the connection lives."""
+    with (
+        override_settings(INSTALLED_APPS=["django_pg_hot_async"]),
+        psycopg.connect(green.conninfo("shop"), autocommit=True) as conn,
+    ):
+        with green.statements() as statements:
+            pool.check("mine")(conn)
+        assert reads(statements) == 0
+        green.terminate("shop")
+        with pytest.raises(psycopg.OperationalError):
+            pool.check("mine")(conn)
+
+
+def test_a_server_that_is_not_postgresql_is_left_alone(green, monkeypatch):
+    from django_pg_hot_async import _receiver
+
+    monkeypatch.setattr(_receiver, "is_postgresql", lambda connection: False)
+    with psycopg.connect(green.conninfo("shop"), autocommit=True) as conn:
+        with green.statements() as statements:
+            pool.configure("mine")(conn)
+            pool.check("mine")(conn)
+        assert link_of(conn) is None
+        assert reads(statements) == 0
+
+
+def test_forget_by_label(green):
+    with (
+        ConnectionPool(
+            green.conninfo("shop"), min_size=1, configure=pool.configure("mine")
+        ) as own,
+        own.connection() as conn,
+    ):
+        link: Any = link_of(conn)
+        assert link.snapshot is not None
+        forget("mine")
+        assert link.snapshot is None
+        assert conn.execute(SELECT).fetchone() == ROW
+
+
+def test_a_configure_that_fails_is_the_pools_to_report(green, monkeypatch):
+    def failing(connection, alias):
+        raise psycopg.OperationalError("not now")
+
+    monkeypatch.setattr(pool, "_look_after", failing)
+    with (
+        ConnectionPool(
+            green.conninfo("shop"),
+            min_size=1,
+            configure=pool.configure("mine"),
+            timeout=0.5,
+        ) as own,
+        pytest.raises(PoolTimeout),
+    ):
+        own.wait(timeout=0.5)
+
+
+@pytest.mark.skipif(django.VERSION < (6, 1), reason="Django 6.1 lets it be given")
+def test_check_in_djangos_own_pool(green):
+    options = {"pool": {"min_size": 1, "check": pool.check("default")}}
+    lead("default", database(green.database("shop"), KINDS["C1"], **options))
+    KINDS["C1"].read()
+    with green.statements() as statements:
+        for _ in range(3):
+            assert ask_for(SELECT) == ROW
+            connection.close()
+    assert reads(statements) == 3
+
+
+def test_a_settings_file_can_import_it():
+    code = (
+        "from django_pg_hot_async import pool; pool.check('default');"
+        "from django.conf import settings; assert not settings.configured"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_public_names():
+    assert pool.__all__ == ["acheck", "aconfigure", "check", "configure"]
+
+
+def test_prepared_statements_are_dropped_with_the_oids_they_carry(green):
+    """psycopg would go on executing them by name."""
+    from .scenarios import ORDERS, create_types, drop_types, own_database
+
+    with (
+        own_database(green, "anew", ORDERS["blue"]),
+        psycopg.connect(
+            green.conninfo("anew"), autocommit=True, prepare_threshold=0
+        ) as conn,
+    ):
+        pool.configure("mine")(conn)
+        query, params = "select %s -> 'a'", [{"a": "1"}]
+        assert conn.execute(query, params).fetchone() == ("1",)
+        count = "select count(*) from pg_prepared_statements where statement ~ '->'"
+        assert conn.execute(count, prepare=False).fetchone() == (1,)
+        drop_types(green, "anew")
+        create_types(green, "anew", ORDERS["green"])
+        pool.check("mine")(conn)
+        for _ in range(3):
+            assert conn.execute(query, params).fetchone() == ("1",)
+        # The old one stays on the server for as long as the connection does.
+        assert conn.execute(count, prepare=False).fetchone() == (2,)
