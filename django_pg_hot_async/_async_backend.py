@@ -16,6 +16,7 @@ from django_async_backend.db.backends.postgresql.async_base import (
 )
 from django_async_backend.db.utils import DatabaseErrorWrapper
 
+from . import _connections
 from ._errors import Noticing
 from ._link import link_of
 
@@ -30,14 +31,9 @@ class NoticingErrorWrapper(Noticing, DatabaseErrorWrapper):  # type: ignore[misc
 
 async def configure_connection(wrapper: Any, connection: Any) -> Any:
     """Configure a new connection, and read its server's OIDs."""
-    from . import _receiver
-
     commit = await _configure_connection(wrapper, connection)
-    if _receiver.is_ours(wrapper, connection):
-        if link_of(connection) is None:
-            _receiver.look_after(connection, wrapper.alias)
-        link = link_of(connection)
-        assert link is not None
+    if _connections.is_ours(wrapper, connection):
+        link = link_of(connection) or _connections.look_after(connection, wrapper.alias)
         await link.averify(connection)
         # One that a pool adds may lie there for long before it is checked out.
         link.is_prepared = connection is wrapper.connection

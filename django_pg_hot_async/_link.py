@@ -19,7 +19,7 @@ from ._snapshot import Snapshot
 from .conf import Trust
 
 if TYPE_CHECKING:
-    from psycopg.abc import AdaptContext
+    from psycopg.abc import AdaptContext, Loader
     from psycopg.pq.abc import PGresult
 
     from ._catalog import Catalog
@@ -104,6 +104,13 @@ class Link:
         if self.snapshot is not None and (self._has_sent or not refused):
             self._has_sent = False
             self.memory.withdraw()
+
+    def loader(self, oid: int, format: pq.Format) -> type[Loader] | None:
+        """Return the loader for *oid* where that is decided already: no question."""
+        snapshot = self._snapshot
+        if snapshot is None or self._epoch != self.memory.epoch:
+            return None
+        return snapshot.loaders[format].get(oid)
 
     def stand_in(self, oid: int, context: AdaptContext) -> int:
         """Return the stand-in for a value's *oid*; 0 where no tracked type has it.
@@ -242,7 +249,7 @@ class Link:
         previous = self._previous
         moved = (
             previous is not None
-            and previous is not snapshot
+            and previous != snapshot
             and previous.registry is snapshot.registry
         )
         epoch, change = memory.learn(self.server, snapshot, epoch=epoch, moved=moved)
@@ -261,7 +268,7 @@ class Link:
         return snapshot
 
     def _trust(self, snapshot: Snapshot, epoch: int, context: AdaptContext) -> None:
-        if snapshot is not self._previous:
+        if snapshot != self._previous:
             self._untracked = frozenset()
         self._snapshot = self._previous = snapshot
         self._epoch = epoch

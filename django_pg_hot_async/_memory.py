@@ -152,7 +152,7 @@ class Alias:
         with _lock:
             self.reads += 1
             known = self.servers.get(server)
-            if known is not None and known.snapshot is snapshot and not moved:
+            if known is not None and known.snapshot == snapshot and not moved:
                 if not known.is_trusted:
                     self._remember(server, replace(known, is_trusted=True))
                 return epoch, None
@@ -167,7 +167,7 @@ class Alias:
                 Known(
                     snapshot,
                     (
-                        *(answer for answer in answers if answer is not snapshot),
+                        *(answer for answer in answers if answer != snapshot),
                         snapshot,
                     )[-ANSWERS_A_SERVER:],
                     frozenset(),
@@ -176,7 +176,7 @@ class Alias:
             last = self._last_read.get(server.dbname)
             self._last_read = _with(self._last_read, server.dbname, (server, snapshot))
             if known is None:
-                if last is None or last[1] is snapshot:
+                if last is None or last[1] == snapshot:
                     return epoch, None
                 return epoch, Change(self.name, *last, server, snapshot)
             if not new:

@@ -17,12 +17,13 @@ from django.contrib.gis.db.backends.postgis import base
 from django.contrib.gis.db.backends.postgis.adapter import PostGISAdapter
 from django.contrib.gis.db.backends.postgis.introspection import PostGISIntrospection
 from django.contrib.gis.db.backends.postgis.operations import PostGISOperations
+from django.db import connections
 from django.db.backends.postgresql.introspection import DatabaseIntrospection
 from django.utils.functional import cached_property
 from psycopg.types import TypeInfo
 from psycopg.types.string import TextBinaryLoader, TextLoader
 
-from . import _adapters, _memory, _receiver, _tracking, _version, conf
+from . import _adapters, _connections, _memory, _tracking, _version, conf
 from ._catalog import FIRST_NORMAL_OID
 from ._link import link_of
 from ._registry import TrackedType
@@ -71,7 +72,7 @@ def register_geometry_adapters(
     With *clear_caches*, that is by a migration that created an extension, it makes
     every connection of the alias read OIDs before it next uses them.
     """
-    if not _receiver.is_ours(self, pg_connection):
+    if not _connections.is_ours(self, pg_connection):
         _DJANGOS[DatabaseWrapper, "register_geometry_adapters"](
             self, pg_connection, clear_caches
         )
@@ -186,6 +187,9 @@ def install() -> None:
     for by_alias in DatabaseWrapper._type_infos.values():
         for alias in [alias for alias in by_alias if not conf.is_off(alias)]:
             del by_alias[alias]
+    for wrapper in connections.all(initialized_only=True):
+        if not conf.is_off(wrapper.alias):
+            wrapper.ops.__dict__.pop("spatial_version", None)
 
 
 def uninstall() -> None:

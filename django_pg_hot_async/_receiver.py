@@ -6,27 +6,28 @@ in a thread and in an event loop, for synchronous and for async connections.
 
 from __future__ import annotations
 
+import sys
+from contextlib import suppress
 from typing import Any
 
-import psycopg
 from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import request_started, setting_changed
 from django.db import connections
-from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.backends.signals import connection_created
+from django.db.utils import load_backend
 
 from . import (
     _adapters,
-    _changes,
+    _connections,
     _contrib,
     _errors,
     _memory,
-    _resolver,
     _tracking,
     _version,
     conf,
 )
-from ._link import attach, link_of
+from ._link import link_of
 
 APP = "django_pg_hot_async"
 
@@ -35,28 +36,12 @@ def connected(connection: Any, **kwargs: Any) -> None:
     """Look after a new connection; begin a new checkout of one known already."""
     link = link_of(connection.connection)
     if link is None:
-        if is_ours(connection, connection.connection):
-            look_after(connection.connection, connection.alias)
+        if _connections.is_ours(connection, connection.connection):
+            _connections.look_after(connection.connection, connection.alias)
     elif link.is_prepared:
         link.is_prepared = False
     else:
         link.renew()
-
-
-def look_after(pg_connection: Any, alias: str) -> None:
-    """Attach a psycopg connection to what is known of *alias*."""
-    if not _resolver.is_installed(pg_connection.adapters):
-        _resolver.install(pg_connection.adapters)
-    link = attach(pg_connection, alias)
-    known = link.memory.recall(link.server)
-    if known is not None:
-        # For Copy.set_types(), where nothing can be read any more. What is
-        # loaded or sent is looked up in what this connection was verified with.
-        known.snapshot.share_types(pg_connection.adapters)
-    change = link.memory.arrive(link.server)
-    if change is not None:
-        _contrib.clear_caches()
-        _changes.announce(change, in_query=False)
 
 
 def begin_work_unit(**kwargs: Any) -> None:
@@ -78,6 +63,21 @@ def find_async_backend() -> Any:
     from . import _async_backend
 
     return _async_backend
+
+
+def find_postgis() -> Any:
+    """The module for GeoDjango's PostGIS backend, where DATABASES has one."""
+    wrappers: list[type] = []
+    for database in connections.settings.values():
+        # Not for a missing driver or library to be noticed here.
+        with suppress(ImproperlyConfigured):
+            wrappers.append(load_backend(database["ENGINE"]).DatabaseWrapper)
+    base: Any = sys.modules.get("django.contrib.gis.db.backends.postgis.base")
+    if base is None or not any(issubclass(w, base.DatabaseWrapper) for w in wrappers):
+        return None
+    from . import _postgis
+
+    return _postgis
 
 
 def setting_was_changed(setting: str, value: Any, enter: bool, **kwargs: Any) -> None:
@@ -104,7 +104,7 @@ def install() -> None:
     _version.install()
     if async_backend := find_async_backend():
         async_backend.install()
-    if postgis := _tracking.find_postgis():
+    if postgis := find_postgis():
         postgis.install()
     connection_created.connect(connected, dispatch_uid=APP)
     request_started.connect(begin_work_unit, dispatch_uid=APP)
@@ -123,32 +123,9 @@ def uninstall() -> None:
     setting_changed.disconnect(dispatch_uid=APP)
     if async_backend := find_async_backend():
         async_backend.uninstall()
-    if postgis := _tracking.find_postgis():
+    if postgis := find_postgis():
         postgis.uninstall()
     _version.uninstall()
     _errors.uninstall()
     _contrib.uninstall()
     _adapters.uninstall()
-
-
-def is_ours(connection: Any, pg_connection: Any) -> bool:
-    """Whether to look after what a Django connection connects with."""
-    return (
-        connection.vendor == "postgresql"
-        and connection.alias != NO_DB_ALIAS
-        and is_postgresql(pg_connection)
-        and not conf.is_off(connection.alias)
-    )
-
-
-def is_postgresql(connection: Any) -> bool:
-    """Whether a connection is psycopg 3's, and leads to a PostgreSQL.
-
-    Servers that only speak its protocol, such as CockroachDB, are left alone.
-    """
-    return (
-        isinstance(connection, (psycopg.Connection, psycopg.AsyncConnection))
-        and connection.info.vendor == "PostgreSQL"
-        # What psycopg.crdb tells CockroachDB by, on a connection of any class.
-        and connection.pgconn.parameter_status(b"crdb_version") is None
-    )

@@ -80,6 +80,9 @@ class LoaderResolver(Loader):
             return cls.unknown(oid, context)
         if link.memory.trust is Trust.RESULT:
             return _EachResult(oid, context, cls, link)
+        decided = link.loader(oid, cls.format)
+        if decided is not None:
+            return decided(INVALID_OID, context)
         return _loader(link.stand_in(oid, context) or oid, cls, context)
 
     def load(self, data: Buffer) -> Any:

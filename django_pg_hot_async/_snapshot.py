@@ -6,11 +6,13 @@ import functools
 from typing import TYPE_CHECKING
 
 import psycopg
+from psycopg import pq
 from psycopg.types import TypeInfo, TypesRegistry
 
 from ._compat import mark_shared, share_types
 
 if TYPE_CHECKING:
+    from psycopg.abc import Loader
     from psycopg.adapt import AdaptersMap
 
     from ._catalog import Catalog, TypeRow
@@ -20,10 +22,8 @@ if TYPE_CHECKING:
 class Snapshot:
     """What a server answered, as maps between its OIDs and the stand-ins.
 
-    Immutable, and one object for equal answers: compare with ``is``.
+    Immutable; equal where the answers are. Equal ones of late are one object.
     """
-
-    __slots__ = ("__dict__", "catalog", "oids", "registry", "stand_ins")
 
     def __init__(self, catalog: Catalog, registry: Registry) -> None:
         self.catalog = catalog
@@ -44,6 +44,27 @@ class Snapshot:
                     loadable = stand_in in registry.loadable
                     self.stand_ins[oid] = stand_in if loadable else 0
                     self.oids[stand_in] = oid
+
+        self.loaders: tuple[dict[int, type[Loader]], ...] = tuple(
+            {
+                oid: loader
+                for oid, stand_in in self.stand_ins.items()
+                if (loader := registry.adapters.get_loader(stand_in, format))
+                and stand_in
+            }
+            for format in pq.Format
+        )
+        """For text and for binary: the loader by OID, where it is a tracked type's."""
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (
+            isinstance(other, Snapshot)
+            and self.registry is other.registry
+            and self.catalog == other.catalog
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.catalog)
 
     @staticmethod
     @functools.lru_cache(maxsize=64)

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import suppress
-from typing import Any
-
 from django.apps import apps
-from django.core.exceptions import ImproperlyConfigured
-from django.db import connections
-from django.db.utils import load_backend
 
 from ._registry import CITEXT, HSTORE, Registry, TrackedType
 
@@ -37,18 +30,3 @@ def track_for_backend(types: tuple[TrackedType, ...]) -> None:
     global _of_backend
     _of_backend = types
     renew()
-
-
-def find_postgis() -> Any:
-    """The module for GeoDjango's PostGIS backend, where DATABASES has one."""
-    wrappers: list[type] = []
-    for database in connections.settings.values():
-        # Not for a missing driver or library to be noticed here.
-        with suppress(ImproperlyConfigured):
-            wrappers.append(load_backend(database["ENGINE"]).DatabaseWrapper)
-    base: Any = sys.modules.get("django.contrib.gis.db.backends.postgis.base")
-    if base is None or not any(issubclass(w, base.DatabaseWrapper) for w in wrappers):
-        return None
-    from . import _postgis
-
-    return _postgis

@@ -91,11 +91,10 @@ def acheck(
 def _look_after(connection: Any, alias: str) -> Any:
     """Return the link of *connection*, made if it has none; None if it is not ours."""
     # Not at import: this module may be imported by a settings file.
-    from . import _receiver
+    from . import _connections
     from ._link import link_of
 
     link = link_of(connection)
-    if link is None and _receiver.is_postgresql(connection):
-        _receiver.look_after(connection, alias)
-        link = link_of(connection)
+    if link is None and _connections.is_postgresql(connection):
+        link = _connections.look_after(connection, alias)
     return link

@@ -111,9 +111,9 @@ def test_check_where_nothing_is_tracked(green):
 
 
 def test_a_server_that_is_not_postgresql_is_left_alone(green, monkeypatch):
-    from django_pg_hot_async import _receiver
+    from django_pg_hot_async import _connections
 
-    monkeypatch.setattr(_receiver, "is_postgresql", lambda connection: False)
+    monkeypatch.setattr(_connections, "is_postgresql", lambda connection: False)
     with psycopg.connect(green.conninfo("shop"), autocommit=True) as conn:
         with green.statements() as statements:
             pool.configure("mine")(conn)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from django_pg_hot_async import _reading, _receiver
+from django_pg_hot_async import _connections, _reading
 from django_pg_hot_async._link import link_of
 
 from .scenarios import ANVIL
@@ -17,7 +17,7 @@ ROW = tuple(ANVIL.values())
 @pytest.fixture
 async def aconn(green):
     conn = await psycopg.AsyncConnection.connect(green.conninfo("shop"))
-    _receiver.look_after(conn, "default")
+    _connections.look_after(conn, "default")
     yield conn
     await conn.close()
 

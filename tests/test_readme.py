@@ -11,7 +11,7 @@ from django.conf import settings
 from django.test.utils import override_settings
 
 import django_pg_hot_async
-from django_pg_hot_async import conf, signals, testing
+from django_pg_hot_async import conf, pool, signals, testing
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -53,6 +53,11 @@ def test_trust_table_has_every_level_in_order():
     assert rows == [level.name.lower() for level in conf.Trust]
     assert conf.read().default is conf.Trust.CONNECTION
     assert '"TRUST": "connection",  # the default' in README
+
+
+def test_the_hooks_are_told():
+    for name in pool.__all__:
+        assert f"pool.{name}(" in README
 
 
 def test_links_lead_somewhere():

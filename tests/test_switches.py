@@ -54,6 +54,10 @@ class Stage:
         # Server-side binding: with the other, PostgreSQL gets names, not OIDs.
         lead("default", database(target, self.kind, server_side_binding=True))
 
+    def split(self, between: Callable[[], Any]) -> None:
+        """Read, have something happen, and read again: all in one request."""
+        self.kind.split(between)
+
     def by_service(self, server: PostgreSQL) -> None:
         self.service.point("shop", server, "shop")
 
@@ -87,7 +91,7 @@ def s2_moved_within_a_request(stage: Stage) -> None:
     with PgBouncer(stage.blue, "shop") as bouncer:
         stage.lead(bouncer.database())
         for server in (stage.green, stage.twin, stage.blue):
-            stage.kind.split(functools.partial(bouncer.switch, server))
+            stage.split(functools.partial(bouncer.switch, server))
         connection.close()
         connection.close_pool()
 

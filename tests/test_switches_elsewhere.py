@@ -371,7 +371,7 @@ SWITCHES: dict[str, tuple[Callable[[Stage], Any], tuple[str, ...]]] = {
     "S4": (s4_extension_anew, ("connection", "checkout")),
     "S5": (s5_two_at_once, ("connection",)),
     "S6": (s6_roll_back, ("server", "connection")),
-    "S7": (s7_created_late, ("connection",)),
+    "S7": (s7_created_late, ("server", "connection")),
     "S8": (s8_two_databases, ("server", "connection")),
 }
 KINDS = {

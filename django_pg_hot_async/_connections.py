@@ -1,0 +1,51 @@
+"""Which connections to look after, and what is done for a new one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from django.db.backends.base.base import NO_DB_ALIAS
+
+from . import _changes, _contrib, _resolver, conf
+from ._link import Link, attach
+
+
+def is_ours(connection: Any, pg_connection: Any) -> bool:
+    """Whether to look after what a Django connection connects with."""
+    return (
+        connection.vendor == "postgresql"
+        and connection.alias != NO_DB_ALIAS
+        and is_postgresql(pg_connection)
+        and not conf.is_off(connection.alias)
+    )
+
+
+def is_postgresql(connection: Any) -> bool:
+    """Whether a connection is psycopg 3's, and leads to a PostgreSQL.
+
+    Servers that only speak its protocol, such as CockroachDB, are left alone.
+    """
+    return (
+        isinstance(connection, (psycopg.Connection, psycopg.AsyncConnection))
+        and connection.info.vendor == "PostgreSQL"
+        # What psycopg.crdb tells CockroachDB by, on a connection of any class.
+        and connection.pgconn.parameter_status(b"crdb_version") is None
+    )
+
+
+def look_after(pg_connection: Any, alias: str) -> Link:
+    """Attach a psycopg connection to what is known of *alias*."""
+    if not _resolver.is_installed(pg_connection.adapters):
+        _resolver.install(pg_connection.adapters)
+    link = attach(pg_connection, alias)
+    known = link.memory.recall(link.server)
+    if known is not None:
+        # For Copy.set_types(), where nothing can be read any more. What is
+        # loaded or sent is looked up in what this connection was verified with.
+        known.snapshot.share_types(pg_connection.adapters)
+    change = link.memory.arrive(link.server)
+    if change is not None:
+        _contrib.clear_caches()
+        _changes.announce(change, in_query=False)
+    return link
