@@ -283,8 +283,10 @@ class Link:
         The connection stays unverified, so the next chance to read is taken.
         """
         if self.snapshot is not None:
-            # Verified; only a single OID was news, or this very result is.
-            return self.snapshot
+            known = self.snapshot
+            if self.memory.trust is not Trust.RESULT:
+                # Verified; it is a single OID that is news.
+                return known
         if not self._warned:
             self._warned = True
             logger.warning(

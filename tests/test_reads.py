@@ -378,6 +378,15 @@ class TestNothingCanBeRead:
             assert list(cursor.stream("select feels from product limit 1")) == [("ok",)]
         assert "cannot be verified" not in caplog.text
 
+    def test_stream_under_result_trust(self, shop, reads, caplog):
+        with trust("result"):
+            ask_for(SELECT)
+            with connection.cursor() as cursor, reads(0):
+                assert list(cursor.stream(SELECT)) == [ROW]
+            assert caplog.text.count("cannot be verified now") == 1
+            with reads(1):
+                assert ask_for(SELECT) == ROW
+
     def test_stream_where_nothing_was_ever_read(self, shop, caplog):
         with connection.cursor() as cursor:
             rows = list(cursor.stream("select feels from product limit 1"))
