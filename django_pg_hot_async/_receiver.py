@@ -11,7 +11,6 @@ from contextlib import suppress
 from typing import Any
 
 from django.apps import apps
-from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import request_started, setting_changed
 from django.db import connections
 from django.db.backends.signals import connection_created
@@ -69,8 +68,8 @@ def find_postgis() -> Any:
     """The module for GeoDjango's PostGIS backend, where DATABASES has one."""
     wrappers: list[type] = []
     for database in connections.settings.values():
-        # Not for a missing driver or library to be noticed here.
-        with suppress(ImproperlyConfigured):
+        # A backend that cannot be loaded is for whoever uses the alias to meet.
+        with suppress(Exception):
             wrappers.append(load_backend(database["ENGINE"]).DatabaseWrapper)
     base: Any = sys.modules.get("django.contrib.gis.db.backends.postgis.base")
     if base is None or not any(issubclass(w, base.DatabaseWrapper) for w in wrappers):

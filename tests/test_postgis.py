@@ -472,8 +472,8 @@ def s7_created_late(stage: Stage) -> None:
         stage.work()
 
 
-# The other levels are the same code as for hstore: see test_switches.
-# The weakest level that survives, and the one with code of its own.
+# The weakest level that survives, and the one with code of its own; the others are
+# the same code as for hstore, see test_switches.
 SWITCHES = {
     "S1": (s1_other_version, ("server", "result")),
     "S2": (s2_moved_alive, ("checkout", "result")),
@@ -787,13 +787,16 @@ def test_a_plain_backend_is_not_asked_about_postgis(green):
 def test_it_is_imported_only_where_databases_has_such_a_backend(engine, imported):
     script = f"""
         import sys
+        import types
         import django
+        sys.modules["broken"] = sys.modules["broken.base"] = types.ModuleType("broken")
         from django.conf import settings
         settings.configure(
             DATABASES={{
                 "default": {{"ENGINE": "django.db.backends.sqlite3"}},
                 "geo": {{"ENGINE": {engine!r}, "NAME": "x"}},
                 "lost": {{"ENGINE": "no.such.backend"}},
+                "broken": {{"ENGINE": "broken"}},
             }},
             INSTALLED_APPS=["django_pg_hot_async", "django.contrib.postgres"],
         )
