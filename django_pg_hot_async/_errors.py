@@ -19,12 +19,15 @@ from ._link import link_of
 # PostgreSQL's errcodes appendix; what a parameter of a type that is gone, or is
 # another one now, meets with.
 _REFUSALS = {
-    "XX000": "internal_error",  # cache lookup failed for type 16386
     "42704": "undefined_object",  # type "hstore" does not exist
     "42804": "datatype_mismatch",  # column is of type hstore but ... of type mood
     "0A000": "feature_not_supported",  # cached plan must not change result type
+    "42883": "undefined_function",  # operator does not exist: mood -> unknown
     "22P03": "invalid_binary_representation",
 }
+# An internal error, and as such never translated. Others have its code as well,
+# PostGIS's of a geometry for one.
+_GONE = "cache lookup failed for type"
 
 
 class Noticing:
@@ -51,6 +54,8 @@ def is_evidence(error: psycopg.Error) -> bool:
     if error.sqlstate is None:
         # psycopg's own: "error parsing hstore".
         return isinstance(error, psycopg.DataError)
+    if error.sqlstate == psycopg.errors.InternalError_.sqlstate:
+        return _GONE in str(error)
     return error.sqlstate in _REFUSALS
 
 

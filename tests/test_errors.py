@@ -101,6 +101,8 @@ def test_a_value_that_does_not_parse_is_evidence(anew):
     ("error", "evidence"),
     [
         (psycopg.errors.InternalError_("cache lookup failed for type 1"), True),
+        (psycopg.errors.InternalError_("TopologyException: side location"), False),
+        (psycopg.errors.UndefinedFunction("operator does not exist"), True),
         (psycopg.errors.UndefinedObject('type "hstore" does not exist'), True),
         (psycopg.errors.DatatypeMismatch("column is of type hstore"), True),
         (psycopg.errors.FeatureNotSupported("cached plan"), True),
