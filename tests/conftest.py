@@ -72,8 +72,9 @@ def twin() -> Iterator[PostgreSQL]:
         yield server
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def service() -> Iterator[ServiceFile]:
+    """For the whole session: each one is looked after by a process of its own."""
     with ServiceFile() as service:
         yield service
 

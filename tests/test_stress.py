@@ -117,8 +117,7 @@ def report(traffic: Traffic, record_property) -> None:
     print(f"{SWITCHES} switches: {dict(traffic.counts)}")
 
 
-@pytest.mark.parametrize("level", ["connection", "server"])
-def test_switches_by_service_file(blue, green, service, level, record_property):
+def test_switches_by_service_file(blue, green, service, record_property):
     """Pooled; connections to the server that was left are cut."""
     servers = [green, blue]
     service.point("shop", blue, "shop")
@@ -132,8 +131,7 @@ def test_switches_by_service_file(blue, green, service, level, record_property):
         servers[(number + 1) % 2].terminate("shop")
 
     traffic = Traffic()
-    with trust(level):
-        traffic.during(switch)
+    traffic.during(switch)
     report(traffic, record_property)
 
 
