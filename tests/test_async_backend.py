@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import Any
 
@@ -13,7 +14,7 @@ from django.db import InternalError
 from django.db.backends.signals import connection_created
 
 from django_pg_hot_async import _memory, _receiver
-from django_pg_hot_async._link import link_of
+from django_pg_hot_async._link import Link, link_of
 
 from .scenarios import (
     ANVIL,
@@ -126,6 +127,42 @@ async def test_a_heartbeat_beside_200_connects_and_a_cutover(
         beating.cancel()
     record_property("longest gap, ms", max(gaps) * 1000)
     assert _memory.alias("default").reads_in_loop == 0
+
+
+@pytest.mark.parametrize("awaited", [True, False])
+async def test_a_read_that_takes_long_does_not_hold_the_loop(
+    shop, green, awaited, monkeypatch
+):
+    """One that is not awaited does: it is how this test is known to tell."""
+
+    async def hold(self: Any, connection: Any) -> bool:
+        self._verify(connection, anew=True)
+        return True
+
+    if not awaited:
+        monkeypatch.setattr(Link, "averify", hold)
+    shop(pool={**POOL, "max_size": 1})
+    gaps: list[float] = []
+
+    async def heart() -> None:
+        last = time.perf_counter()
+        while True:
+            await asyncio.sleep(0.001)
+            gaps.append((now := time.perf_counter()) - last)
+            last = now
+
+    with trust("checkout"), psycopg.connect(green.conninfo("shop")) as lock:
+        assert await ask() == ROW
+        lock.execute("lock table pg_type in access exclusive mode")
+        release = threading.Timer(0.5, lock.rollback)
+        beating = asyncio.create_task(heart())
+        await asyncio.sleep(0.01)
+        release.start()
+        assert await ask() == ROW
+        await asyncio.sleep(0.01)
+        beating.cancel()
+        await asyncio.to_thread(release.join)
+    assert (max(gaps) < 0.4) is awaited
 
 
 async def test_cancelled_in_the_middle_of_a_read(shop, green):
