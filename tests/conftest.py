@@ -39,8 +39,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _impatient_pools() -> None:
-    """psycopg_pool 3.3 sleeps a second after a check that failed; ours less."""
+    """psycopg_pool 3.3 sleeps 1, 2, 4 ... seconds after checks that failed; ours not.
+
+    With a pool of 24 whose connections were all cut, that adds up to its timeout.
+    """
     psycopg_pool.base.AttemptWithBackoff.INITIAL_DELAY = 0.02
+    psycopg_pool.base.AttemptWithBackoff.DELAY_BACKOFF = 1.0
 
 
 @pytest.fixture(scope="session", autouse=True)
