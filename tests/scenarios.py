@@ -124,7 +124,8 @@ async def aread() -> None:
         check_row({name: getattr(product, name) for name in ANVIL})
 
 
-_names = (f"new {number}" for number in itertools.count())
+# Not a generator of names: threads cannot share one.
+_numbers = itertools.count()
 _HOW_IT_ARRIVED = (
     "select attrs -> 'weight', attrs ? 'gone', tags::text, parts[2] -> 'nut'"
     " from product where name = %s"
@@ -133,12 +134,12 @@ _HOW_IT_ARRIVED = (
 
 def write() -> None:
     """Write by the ORM; have the server say what arrived."""
-    product = Product.objects.create(name=next(_names), **ANVIL)
+    product = Product.objects.create(name=f"new {next(_numbers)}", **ANVIL)
     check_arrived(product.name)
 
 
 async def awrite() -> None:
-    product = await Product.objects.acreate(name=next(_names), **ANVIL)
+    product = await Product.objects.acreate(name=f"new {next(_numbers)}", **ANVIL)
     await sync_to_async(check_arrived)(product.name)
 
 
