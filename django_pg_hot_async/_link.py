@@ -287,6 +287,7 @@ class Link:
             if self.memory.trust is not Trust.RESULT:
                 # Verified; it is a single OID that is news.
                 return known
+        self.memory.fall_back()
         if not self._warned:
             self._warned = True
             logger.warning(

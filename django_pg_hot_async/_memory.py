@@ -81,8 +81,11 @@ class Alias:
         "_last_read",
         "_latest",
         "_seen",
+        "changes",
         "current",
+        "differences",
         "epoch",
+        "fallbacks",
         "name",
         "reads",
         "reads_in_loop",
@@ -103,6 +106,13 @@ class Alias:
         self.since: datetime | None = None
         """When `current` was first reached, or its OIDs last changed."""
         self.reads = 0
+        self.changes = 0
+        """How often a server, or OIDs, were reached that were not reached before."""
+        self.differences = 0
+        """Reads that found other OIDs than were known: without them, values would
+        have been decoded, or sent, wrongly."""
+        self.fallbacks = 0
+        """How often OIDs were used that could not be verified."""
         self.reads_in_loop = 0
         self.seconds_in_loop = 0.0
         """How often, and how long, a read held an event loop."""
@@ -133,6 +143,8 @@ class Alias:
             self._latest = _with(self._latest, server.dbname, server)
             reached = self._seen.get(server)
             self._seen = _with(self._seen, server, now)
+            if old is not None and reached is None:
+                self.changes += 1
         if old is None or (reached is not None and now - reached < QUIET_SECONDS):
             return None
         known = self.servers.get(old)
@@ -158,6 +170,7 @@ class Alias:
                 return epoch, None
             new = known is not None and snapshot not in known.answers
             if moved or new:
+                self.differences += 1
                 self.epoch += 1
                 if epoch == self.epoch - 1:
                     epoch = self.epoch
@@ -181,6 +194,7 @@ class Alias:
                 return epoch, Change(self.name, *last, server, snapshot)
             if not new:
                 return epoch, None
+            self.changes += 1
             self.since = datetime.now(timezone.utc)
         return epoch, Change(self.name, server, known.snapshot, server, snapshot)
 
@@ -198,6 +212,11 @@ class Alias:
         with _lock:
             self.reads_in_loop += 1
             self.seconds_in_loop += seconds
+
+    def fall_back(self) -> None:
+        """Count a use of OIDs that could not be verified."""
+        with _lock:
+            self.fallbacks += 1
 
     def withdraw(self) -> None:
         """Trust nothing that was read so far: every connection reads once more.
