@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -11,9 +10,9 @@ from django.db import models
 from .fields import CaseInsensitiveTextField
 
 
-def proof_of(attributes: Mapping[str, Any], labels: Sequence[str]) -> str:
-    """Write *attributes* and *labels* the way `Product.proof` keeps them."""
-    return json.dumps([attributes, labels], sort_keys=True, separators=(",", ":"))
+def proof_of(**columns: Any) -> str:
+    """Write *columns* of a product the way `Product.proof` keeps them."""
+    return json.dumps(columns, sort_keys=True, separators=(",", ":"))
 
 
 class ProductQuerySet(models.QuerySet["Product"]):
@@ -38,8 +37,8 @@ class Product(models.Model):
     price = models.DecimalField(max_digits=10, decimal_places=2, default=Decimal(0))
     attributes = HStoreField(default=dict)
     labels = ArrayField(CaseInsensitiveTextField(), default=list)
-    # What attributes and labels must be, as JSON. Plain text has one OID on
-    # every server, so this is read right whatever becomes of the two others.
+    # What the columns above must be, as a JSON object. Plain text has one OID on
+    # every server, so this is read right whatever becomes of the others.
     proof = models.TextField()
 
     objects = ProductQuerySet.as_manager()

@@ -102,14 +102,15 @@ class Load:
 
 def make_product(chance: random.Random) -> dict[str, Any]:
     """Make up what to write, with the proof that goes with it."""
-    attributes = {
-        "colour": chance.choice(COLOURS),
-        "size": str(chance.randint(1, 60)),
-        "discontinued": chance.choice([None, "2026"]),
+    columns = {
+        "attributes": {
+            "colour": chance.choice(COLOURS),
+            "size": str(chance.randint(1, 60)),
+            "discontinued": chance.choice([None, "2026"]),
+        },
+        "labels": chance.sample(LABELS, chance.randint(0, 4)),
     }
-    labels = chance.sample(LABELS, chance.randint(0, 4))
-    proof = json.dumps([attributes, labels], sort_keys=True, separators=(",", ":"))
-    return {"attributes": attributes, "labels": labels, "proof": proof}
+    return {**columns, "proof": json.dumps(columns, sort_keys=True)}
 
 
 async def report(tally: Tally, every: float, write: Callable[[str], object]) -> None:

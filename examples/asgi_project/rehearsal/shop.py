@@ -180,8 +180,9 @@ def count_stored_wrong(server: Server, dbname: str) -> int:
     """Count rows whose columns differ from their proof, as the server sees it."""
     rows = server.execute(
         f"SELECT count(*) FROM {TABLE}"
-        " WHERE hstore_to_jsonb(attributes) IS DISTINCT FROM proof::jsonb -> 0"
-        " OR to_jsonb(labels::text[]) IS DISTINCT FROM proof::jsonb -> 1",
+        " WHERE hstore_to_jsonb(attributes)"
+        " IS DISTINCT FROM proof::jsonb -> 'attributes'"
+        " OR to_jsonb(labels::text[]) IS DISTINCT FROM proof::jsonb -> 'labels'",
         dbname=dbname,
     )
     return int(rows[0][0])

@@ -131,21 +131,20 @@ class Tally:
 def find_fault(row: dict[str, Any], sent: dict[str, Any] | None = None) -> str | None:
     """Say what is wrong with *row*, or return None.
 
-    Its attributes and labels must be what its proof says, and after a write
-    (*sent*) what was sent.
+    Its columns must be what its proof says, and after a write (*sent*) what was
+    sent.
     """
     if sent is not None and row["proof"] != sent["proof"]:
         return f"product {row['id']} is not the one that was sent"
-    must_be = dict(zip(("attributes", "labels"), json.loads(row["proof"]), strict=True))
-    for name, value in must_be.items():
+    for name, value in json.loads(row["proof"]).items():
         if name in row and row[name] != value:
             return f"product {row['id']}: {name} is {row[name]!r}, must be {value!r}"
     return None
 
 
 def type_of(row: dict[str, Any]) -> str:
-    """Name the Python types the row's two columns came as."""
-    names = [name for name in ("attributes", "labels") if name in row]
+    """Name the Python types that the row's columns came as."""
+    names = [name for name in json.loads(row["proof"]) if name in row]
     return ", ".join(f"{name} as {type(row[name]).__name__}" for name in names)
 
 

@@ -44,5 +44,5 @@ def product(number: int, chance: random.Random) -> Product:
         price=Decimal(chance.randint(100, 99999)) / 100,
         attributes=attributes,
         labels=labels,
-        proof=proof_of(attributes, labels),
+        proof=proof_of(attributes=attributes, labels=labels),
     )
