@@ -7,7 +7,8 @@ import asyncio
 import contextlib
 import json
 import random
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -33,13 +34,25 @@ REQUESTS_A_CONNECTION = 40
 
 
 class Load:
-    """Requests from *clients* connections at *rate* a second, if all goes well."""
+    """Requests from *clients* connections at *rate* a second, if all goes well.
+
+    *url* may be several: the workers that the connections are spread over.
+    """
 
     def __init__(
-        self, url: str, tally: Tally, *, rows: int, clients: int = 16, rate: float = 300
+        self,
+        url: str | Sequence[str],
+        tally: Tally,
+        *,
+        rows: int,
+        clients: int = 16,
+        rate: float = 300,
     ) -> None:
-        parts = urlsplit(url)
-        self._address = parts.hostname or "127.0.0.1", parts.port or 80
+        self._addresses = find_addresses(url)
+        self._turn = 0
+        # Clients that have not followed `move()` yet.
+        self._elsewhere: set[int] = set()
+        self._all_moved = asyncio.Event()
         self._tally = tally
         self._rows = rows
         self._clients = clients
@@ -56,35 +69,55 @@ class Load:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def move(self, url: str | Sequence[str]) -> None:
+        """Send all further requests to *url*; wait for those that are under way."""
+        self._addresses = find_addresses(url)
+        self._elsewhere = set(range(self._clients))
+        self._all_moved.clear()
+        await self._all_moved.wait()
+
     async def _client(self, number: int) -> None:
         loop = asyncio.get_running_loop()
         # Spread the clients over the interval.
         await asyncio.sleep(self._interval * number / self._clients)
-        client = Client(*self._address)
+        client = self._new_client(number)
         count = 0
         due = loop.time()
         try:
             while True:
+                if number in self._elsewhere:
+                    client.close()
+                    client = self._new_client(number)
                 await self._one(client)
                 count += 1
                 if count % REQUESTS_A_CONNECTION == number % REQUESTS_A_CONNECTION:
                     client.close()
+                    client = self._new_client(number)
                 # What a pause has kept back is not made up for.
                 due = max(due + self._interval, loop.time())
                 await asyncio.sleep(due - loop.time())
         finally:
             client.close()
 
+    def _new_client(self, number: int) -> Client:
+        """Return a client of the worker whose turn it is, for client *number*."""
+        self._elsewhere.discard(number)
+        if not self._elsewhere:
+            self._all_moved.set()
+        self._turn += 1
+        return Client(*self._addresses[self._turn % len(self._addresses)])
+
     async def _one(self, client: Client) -> None:
         kind = self._chance.choices(list(MIX), list(MIX.values()))[0]
         path, sent = self._make(kind)
         method = "GET" if sent is None else "POST"
+        began = time.monotonic()
         try:
             answer = await client.request(method, path, sent)
         except (OSError, EOFError) as error:
             self._tally.add_broken(kind, error)
         else:
-            self._tally.add(kind, answer, sent)
+            self._tally.add(kind, answer, sent, time.monotonic() - began)
 
     def _make(self, kind: str) -> tuple[str, dict[str, Any] | None]:
         how, what = kind.split()
@@ -98,6 +131,12 @@ class Load:
         if what == "create":
             return path, {"name": "Made under load", **sent}
         return f"{path}{pk}/", sent
+
+
+def find_addresses(url: str | Sequence[str]) -> list[tuple[str, int]]:
+    """Return the host and port of each address."""
+    parts = [urlsplit(one) for one in ([url] if isinstance(url, str) else url)]
+    return [(part.hostname or "127.0.0.1", part.port or 80) for part in parts]
 
 
 def make_product(chance: random.Random) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,11 +43,16 @@ class Tally:
     other: Counter[str] = field(default_factory=Counter)
     by_kind: Counter[str] = field(default_factory=Counter)
     workers: Counter[int] = field(default_factory=Counter)
+    worker_servers: dict[int, int] = field(default_factory=dict)
+    """Version of the server that a worker's last row came from."""
+    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=5000))
+    """Seconds the last requests took, for whoever takes them away."""
     servers: dict[int, float] = field(default_factory=dict)
     """Major version of a server that rows came from, and when they last did."""
     created: set[int] = field(default_factory=set)
     """Primary keys of rows that a write has been acknowledged for."""
     examples: dict[str, str] = field(default_factory=dict)
+    last_fault: str = ""
     longest_pause: float = 0.0
     began: float = field(default_factory=time.monotonic)
     ended: float | None = None
@@ -65,10 +70,21 @@ class Tally:
     def rate(self) -> float:
         return self.requests / self.seconds if self.seconds else 0.0
 
-    def add(self, kind: str, answer: Answer, sent: dict[str, Any] | None) -> None:
-        """Count *answer* to a request of *kind*, a write if *sent* is given."""
+    def add(
+        self,
+        kind: str,
+        answer: Answer,
+        sent: dict[str, Any] | None,
+        seconds: float | None = None,
+    ) -> None:
+        """Count *answer* to a request of *kind*, a write if *sent* is given.
+
+        *seconds* is how long it took.
+        """
         now = time.monotonic()
         self.requests += 1
+        if seconds is not None:
+            self.latencies.append(seconds)
         self.by_kind[kind] += 1
         content = answer.json()
         if answer.status not in (200, 201) or not isinstance(content, dict):
@@ -78,9 +94,12 @@ class Tally:
         faults = 0
         for row in content["products"]:
             self.rows += 1
-            self.servers[int(row["server"]) // 10000] = now
+            server = int(row["server"])
+            self.servers[server // 10000] = now
+            self.worker_servers[content["pid"]] = server
             if fault := find_fault(row, sent):
                 faults += 1
+                self.last_fault = fault
                 self._example(f"wrong row, {type_of(row)}", f"{kind}: {fault}")
             if answer.status == 201:
                 self.created.add(row["id"])

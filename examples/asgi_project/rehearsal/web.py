@@ -34,14 +34,15 @@ class Web:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "uvicorn"),
+                    *(sys.executable, "-m", "rehearsal.worker"),
                     *("asgi_project.asgi:application", "--lifespan=off"),
                     *("--host=127.0.0.1", f"--port={port}"),
                     *(f"--workers={self._workers}", "--log-level=warning"),
                 ],
                 cwd=PROJECT,
                 env=self._environ,
-                stdin=subprocess.DEVNULL,
+                # Closed by the kernel at the latest, and then the worker ends.
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 # Ctrl-C is for the caller, who then ends this, workers and all.
@@ -73,6 +74,8 @@ class Web:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        if process.stdin:
+            process.stdin.close()
 
     def _wait(self, timeout: float = 30) -> None:
         """Wait until every worker has answered."""
