@@ -10,5 +10,6 @@ Add ``"django_pg_hot_async"`` to ``INSTALLED_APPS``; there is nothing else to do
 """
 
 from ._control import forget, work_unit
+from ._status import status
 
-__all__ = ["forget", "work_unit"]
+__all__ = ["forget", "status", "work_unit"]

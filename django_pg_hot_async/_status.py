@@ -1,0 +1,179 @@
+"""What this process knows of servers, as plain dicts: for logs, pages, exporters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypedDict
+
+if TYPE_CHECKING:
+    from ._memory import Alias
+    from ._server import Server
+    from ._snapshot import Snapshot
+
+
+class ServerStatus(TypedDict):
+    """A database on a server."""
+
+    version: int
+    release: str
+    host: str
+    port: str
+    dbname: str
+
+
+class TypeStatus(TypedDict):
+    """A type, as one server has it."""
+
+    schema: str
+    oid: int
+    array_oid: int
+
+
+class RememberedStatus(TypedDict):
+    """What was last read from one server."""
+
+    server: ServerStatus
+    types: dict[str, TypeStatus]
+    is_trusted: bool
+
+
+class Counts(TypedDict):
+    """What happened since the process began."""
+
+    reads: int
+    changes: int
+    differences: int
+    fallbacks: int
+    reads_in_loop: int
+    seconds_in_loop: float
+
+
+class AliasStatus(TypedDict):
+    """What is known of one alias."""
+
+    alias: str
+    trust: str
+    server: ServerStatus | None
+    since: str | None
+    types: dict[str, TypeStatus] | None
+    counts: Counts
+    servers: list[RememberedStatus]
+
+
+def status() -> list[AliasStatus]:
+    """Tell what this process knows of servers: one dict an alias, by name.
+
+    Nothing is sent, opened or waited for; safe in any thread, event loop and signal
+    handler. An alias, or label of a pool, that nothing has used yet is left out. The
+    dicts hold strings, numbers, booleans, None, lists and dicts alone, so `json`
+    takes them, and nothing of users or passwords::
+
+        {
+            "alias": "default",
+            "trust": "connection",
+            "server": {                  # None before the first connection
+                "version": 180006,       # server_version_num
+                "release": "18.6",       # the same, to show
+                "host": "10.0.0.9",      # numeric, or the directory of a socket
+                "port": "5432",
+                "dbname": "shop",
+            },
+            "since": "2026-11-22T02:14:07.113+00:00",   # UTC; None as "server"
+            "types": {                   # None before the first read from there
+                "hstore": {"schema": "public", "oid": 16497, "array_oid": 16502},
+            },
+            "counts": {
+                "reads": 12,
+                "changes": 1,
+                "differences": 0,
+                "fallbacks": 0,
+                "reads_in_loop": 0,
+                "seconds_in_loop": 0.0,
+            },
+            "servers": [{"server": {...}, "types": {...}, "is_trusted": True}, ...],
+        }
+
+    ``server`` is the one that the newest connection reached; older connections may
+    still lead to another. ``since`` is when it was reached, or when its OIDs changed.
+    ``types`` lacks those that the server does not have. Where a name is that of
+    several types, it stands for the one that is sent, and the others are under
+    "schema.name". ``servers`` are those remembered, the last to change at the end, 64
+    at most; ``is_trusted`` is False after `forget()`, until they are read again.
+
+    The counts begin with the process and never fall: ``reads`` of types from a server;
+    ``changes``, servers or OIDs that were not reached before; ``differences``, reads
+    that found other OIDs than were known, so values that stale OIDs would have decoded
+    or sent wrongly; ``fallbacks``, uses of OIDs that could not be verified;
+    ``reads_in_loop`` and ``seconds_in_loop``, how often and how long an event loop
+    waited for a read that nothing could await.
+
+    Each fact is read once, with no lock: while an alias is changing, one of them may
+    be a moment older than the next. ``types`` are always those of ``server``.
+    """
+    from . import _memory
+
+    return [_alias(memory) for _, memory in sorted(_memory.aliases().items())]
+
+
+def _alias(memory: Alias) -> AliasStatus:
+    server, servers, since = memory.current, memory.servers, memory.since
+    known = None if server is None else servers.get(server)
+    snapshot = None if known is None else known.snapshot
+    return {
+        "alias": memory.name,
+        "trust": memory.trust.name.lower(),
+        "server": None if server is None else describe_server(server, snapshot),
+        "since": None if since is None else since.isoformat(timespec="milliseconds"),
+        "types": None if snapshot is None else describe_types(snapshot),
+        "counts": {
+            "reads": memory.reads,
+            "changes": memory.changes,
+            "differences": memory.differences,
+            "fallbacks": memory.fallbacks,
+            "reads_in_loop": memory.reads_in_loop,
+            "seconds_in_loop": memory.seconds_in_loop,
+        },
+        "servers": [
+            {
+                "server": describe_server(server, known.snapshot),
+                "types": describe_types(known.snapshot),
+                "is_trusted": known.is_trusted,
+            }
+            for server, known in servers.items()
+        ],
+    }
+
+
+def describe_server(server: Server, snapshot: Snapshot | None) -> ServerStatus:
+    """Describe *server*, by its own word on the version where it was read."""
+    from ._server import show_version
+
+    # What a connection reports may be stale behind a pooler.
+    version = server.version if snapshot is None else snapshot.catalog.version
+    return {
+        "version": version,
+        "release": show_version(version),
+        "host": server.host,
+        "port": server.port,
+        "dbname": server.dbname,
+    }
+
+
+def describe_types(snapshot: Snapshot) -> dict[str, TypeStatus]:
+    """Describe the tracked types that a server has, by name."""
+    rows = {row.oid: row for row in snapshot.catalog.types}
+    types: dict[str, TypeStatus] = {}
+    # Of several types of one name, the one to send comes last.
+    for info in reversed(snapshot.infos):
+        row = rows[info.oid]
+        name = f"{row.schema}.{row.name}" if row.name in types else row.name
+        types[name] = {
+            "schema": row.schema,
+            "oid": row.oid,
+            "array_oid": row.array_oid,
+        }
+    return dict(sorted(types.items()))
+
+
+def is_release(release: str, expected: str) -> bool:
+    """Whether *release*, such as "18.6", is *expected*: "18", or "18.6"."""
+    return f"{release}.".startswith(f"{expected}.")
