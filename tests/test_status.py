@@ -309,7 +309,7 @@ def test_while_other_threads_are_at_it():
     for thread in threads:
         thread.start()
     try:
-        seen = set()
+        seen: set[int] = set()
         reads = 0
         while len(seen) < 4 or reads < 1000:
             entry = only()
