@@ -11,6 +11,10 @@ from asgi_project.settings import INSTALLED_APPS
 if os.environ.get("DEMO_WITHOUT_APP") == "1":
     # The run that shows what happens without the app.
     INSTALLED_APPS = [app for app in INSTALLED_APPS if app != "django_pg_hot_async"]
+    INSTALLED_APPS.append("rehearsal.usual.UsualConfig")
+
+# What the page asks each worker.
+ROOT_URLCONF = "rehearsal.urls"
 
 # One that tells the load generator what went wrong, not only that something did.
 # Not the usual ones: each costs a request two changes of thread, and the demo's

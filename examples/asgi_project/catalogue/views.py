@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from asgiref.sync import sync_to_async
-from django.db import connection, transaction
+from asgi_project import async_pool
+from django.db import transaction
 from django.http import Http404, HttpRequest, JsonResponse
 from django.utils.decorators import method_decorator
 from django.views import View
@@ -87,7 +87,7 @@ class AsyncProductDetail(View):
 
 @method_decorator(transaction.non_atomic_requests, name="dispatch")
 class RawProductList(View):
-    """Raw SQL from an async view: psycopg's own values, no model in between."""
+    """Raw SQL over psycopg's own async connections: no ORM, no thread."""
 
     QUERY = """
         SELECT id, name, attributes, labels, proof,
@@ -96,13 +96,10 @@ class RawProductList(View):
     """
 
     async def get(self, request: HttpRequest) -> JsonResponse:
-        return answer(await sync_to_async(self.rows)(after(request)))
-
-    def rows(self, after: int) -> list[dict[str, Any]]:
-        with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute(self.QUERY, [after, PAGE])
-            columns = [column[0] for column in cursor.description or ()]
-            return [dict(zip(columns, row, strict=True)) for row in cursor]
+        # One transaction: it begins with the query and ends with the block.
+        async with async_pool.connection() as connection:
+            cursor = await connection.execute(self.QUERY, [after(request), PAGE])
+            return answer([row async for row in cursor])
 
 
 def after(request: HttpRequest) -> int:
