@@ -28,6 +28,7 @@ DJANGOS = [
 ]
 PSYCOPGS = ["3.2", "3.3"]
 IMPLEMENTATIONS = ["binary", "python"]
+PACKAGE = {"django_pg_hot_async", "pytest_django_pg_hot_async.py"}
 FIRST_PYTHON = {"5.2": "3.10", "6.0": "3.12", "6.1": "3.12"}
 """The oldest Python that a release of Django runs on."""
 
@@ -116,4 +117,4 @@ def run_tests(session: nox.Session, implementation: str = "binary") -> None:
 
 def without_package(directory: str, names: list[str]) -> set[str]:
     ignored = {name for name in names if name.startswith(".") or name == "__pycache__"}
-    return ignored | ({"django_pg_hot_async"} if directory == "." else set())
+    return ignored | (PACKAGE if directory == "." else set())

@@ -18,20 +18,27 @@ from ._alias import point_alias
 from ._binaries import binaries
 from ._pgbouncer import PgBouncer
 from ._process import NotInstalled, StartError
+from ._rehearsal import Rehearsal
 from ._replication import Replication
 from ._server import PostgreSQL, scatter_oids
 from ._service import ServiceFile
+from ._stage import Stage
 from ._statements import Statement, Statements
+from ._watch import Watcher, WrongRows
 
 __all__ = [
     "NotInstalled",
     "PgBouncer",
     "PostgreSQL",
+    "Rehearsal",
     "Replication",
     "ServiceFile",
+    "Stage",
     "StartError",
     "Statement",
     "Statements",
+    "Watcher",
+    "WrongRows",
     "binaries",
     "point_alias",
     "scatter_oids",

@@ -259,16 +259,17 @@ class PostgreSQL:
     def terminate(self, dbname: str | None = None) -> int:
         """End every client connection, or those to one database; return how many.
 
-        Each has ended when this returns.
+        Each has ended when this returns. This package's own go on.
         """
         [[count]] = self.execute(
             """
             select count(*) filter (where pg_terminate_backend(pid, 5000))
             from pg_stat_activity
-            where backend_type = 'client backend' and pid <> pg_backend_pid()
+            where backend_type = 'client backend'
+            and application_name is distinct from %s
             and datname = coalesce(%s::text, datname)
             """,
-            [dbname],
+            [APPLICATION_NAME, dbname],
         )
         return int(count)
 
