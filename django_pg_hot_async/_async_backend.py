@@ -7,8 +7,10 @@ connect and each checkout. Imported only where that package is installed.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
+import psycopg
 from django.utils.functional import cached_property
 from django_async_backend.db import async_connections
 from django_async_backend.db.backends.postgresql.async_base import (
@@ -19,6 +21,7 @@ from django_async_backend.db.utils import DatabaseErrorWrapper
 from . import _connections
 from ._errors import Noticing
 from ._link import link_of
+from .conf import Trust
 
 # AsyncDatabaseWrapper's two methods and its _pg_version: django-async-backend 6.1.5.
 _configure_connection = AsyncDatabaseWrapper._configure_connection
@@ -61,6 +64,18 @@ def open_wrappers() -> list[Any]:
         return list(async_connections.all(initialized_only=True))
     except RuntimeError:
         return []
+
+
+async def verify_open() -> None:
+    """Read where trust has ended, lest a query has to in its middle."""
+    for wrapper in open_wrappers():
+        link = link_of(wrapper.connection)
+        if link is None or link.snapshot is not None:
+            continue
+        if link.memory.trust is not Trust.RESULT:
+            # A connection that is lost is for the next query to meet.
+            with suppress(psycopg.Error):
+                await link.averify(wrapper.connection)
 
 
 def install() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import psycopg
+from django.apps import apps
 from django.db.backends.base.base import NO_DB_ALIAS
 
 from . import _changes, _contrib, _resolver, conf
@@ -34,8 +35,20 @@ def is_postgresql(connection: Any) -> bool:
     )
 
 
-def look_after(pg_connection: Any, alias: str) -> Link:
-    """Attach a psycopg connection to what is known of *alias*."""
+def find_async_backend() -> Any:
+    """Return the module for django-async-backend, where that app is installed."""
+    if not apps.is_installed("django_async_backend"):
+        return None
+    from . import _async_backend
+
+    return _async_backend
+
+
+def look_after(pg_connection: Any, alias: str, *, in_pool: bool = False) -> Link:
+    """Attach a psycopg connection to what is known of *alias*.
+
+    *in_pool*: it is a pool that is at work on the connection.
+    """
     if not _resolver.is_installed(pg_connection.adapters):
         _resolver.install(pg_connection.adapters)
     link = attach(pg_connection, alias)
@@ -47,5 +60,5 @@ def look_after(pg_connection: Any, alias: str) -> Link:
     change = link.memory.arrive(link.server)
     if change is not None:
         _contrib.clear_caches()
-        _changes.announce(change, in_query=False)
+        _changes.announce(change, in_query=in_pool)
     return link

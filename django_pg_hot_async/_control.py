@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import ContextDecorator
+import functools
+import inspect
+from collections.abc import Callable, Generator
+from contextlib import aclosing
+from typing import Any, TypeVar, cast, overload
 
+from asgiref.sync import iscoroutinefunction
+from django.apps import apps
 from django.conf import settings
 from django.utils.connection import ConnectionDoesNotExist
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def forget(alias: str | None = None) -> None:
@@ -29,18 +37,91 @@ def forget(alias: str | None = None) -> None:
         )
 
 
-class work_unit(ContextDecorator):
+@overload
+def work_unit() -> WorkUnit: ...
+@overload
+def work_unit(function: F) -> F: ...
+def work_unit(function: F | None = None) -> WorkUnit | F:
     """Begin a unit of work: under "checkout" trust, OIDs are read anew in it.
 
-    A context manager and a decorator. Requests begin one by themselves. It counts
-    for the connections that are open in the thread, or context, at its beginning;
-    one that is opened later is read from anyway.
+    Called, it begins one there and then. The result is a context manager, for
+    ``with`` and for ``async with``, which begins one on entering, and a decorator,
+    which begins one whenever the function is run; ``@work_unit`` without
+    parentheses is the same. Functions may be coroutine functions, and generator
+    functions, which begin theirs at the first value. In asynchronous code write
+    ``async with``, decorate, or await the call: the ORM's async methods have their
+    connections in a thread, and it takes an await to get there.
+
+    A unit has no end other than the next one's beginning. It counts for the
+    connections that this thread, or task, has open at its beginning; one that is
+    opened later is read from anyway. Requests, and tasks of `django.tasks` and of
+    Celery, begin one by themselves.
     """
+    if function is not None:
+        return WorkUnit()(function)
+    # A decorator is called while modules are imported, before anything is set up.
+    if apps.ready:
+        WorkUnit().__enter__()
+    return WorkUnit()
+
+
+class WorkUnit:
+    """What `work_unit` returns; it may be used again and again."""
 
     def __enter__(self) -> None:
-        from . import _receiver
+        from . import _work_units
 
-        _receiver.begin_work_unit()
+        _work_units.begin()
 
     def __exit__(self, *exc: object) -> None:
         return None
+
+    async def __aenter__(self) -> None:
+        from . import _work_units
+
+        await _work_units.abegin()
+
+    async def __aexit__(self, *exc: object) -> None:
+        return None
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self.__aenter__().__await__()
+
+    def __call__(self, function: F) -> F:
+        if not callable(function):
+            raise TypeError(f"a function or nothing expected, got {function!r}")
+        return cast("F", functools.wraps(function)(_in_unit(self, function)))
+
+
+def _in_unit(unit: WorkUnit, function: Any) -> Callable[..., Any]:
+    """Return a function of the same kind that begins *unit* when it is run."""
+    if iscoroutinefunction(function):
+
+        async def coroutine(*args: Any, **kwargs: Any) -> Any:
+            async with unit:
+                return await function(*args, **kwargs)
+
+        return coroutine
+
+    if inspect.isasyncgenfunction(function):
+        # For ``async for``: what is sent in, or thrown, stays here.
+        async def async_generator(*args: Any, **kwargs: Any) -> Any:
+            async with unit, aclosing(function(*args, **kwargs)) as values:
+                async for value in values:
+                    yield value
+
+        return async_generator
+
+    if inspect.isgeneratorfunction(function):
+
+        def generator(*args: Any, **kwargs: Any) -> Any:
+            with unit:
+                return (yield from function(*args, **kwargs))
+
+        return generator
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with unit:
+            return function(*args, **kwargs)
+
+    return call

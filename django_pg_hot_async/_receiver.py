@@ -1,4 +1,4 @@
-"""What this package does when Django says something: connected, request, setting.
+"""What this package does when Django says something: connected, setting changed.
 
 None of it sends anything to a server, so it is right for `send()` and `asend()`,
 in a thread and in an event loop, for synchronous and for async connections.
@@ -10,8 +10,7 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-from django.apps import apps
-from django.core.signals import request_started, setting_changed
+from django.core.signals import setting_changed
 from django.db import connections
 from django.db.backends.signals import connection_created
 from django.db.utils import load_backend
@@ -24,6 +23,7 @@ from . import (
     _memory,
     _tracking,
     _version,
+    _work_units,
     conf,
 )
 from ._link import link_of
@@ -37,31 +37,11 @@ def connected(connection: Any, **kwargs: Any) -> None:
     if link is None:
         if _connections.is_ours(connection, connection.connection):
             _connections.look_after(connection.connection, connection.alias)
+            _work_units.find_celery()
     elif link.is_prepared:
         link.is_prepared = False
     else:
         link.renew()
-
-
-def begin_work_unit(**kwargs: Any) -> None:
-    """Let "checkout" trust begin anew for this context's open connections."""
-    wrappers = connections.all(initialized_only=True)
-    async_backend = find_async_backend()
-    if async_backend is not None:
-        wrappers += async_backend.open_wrappers()
-    for wrapper in wrappers:
-        link = link_of(wrapper.connection)
-        if link is not None:
-            link.renew()
-
-
-def find_async_backend() -> Any:
-    """The module for django-async-backend, where that app is installed."""
-    if not apps.is_installed("django_async_backend"):
-        return None
-    from . import _async_backend
-
-    return _async_backend
 
 
 def find_postgis() -> Any:
@@ -101,12 +81,12 @@ def install() -> None:
     _contrib.install()
     _errors.install()
     _version.install()
-    if async_backend := find_async_backend():
+    if async_backend := _connections.find_async_backend():
         async_backend.install()
     if postgis := find_postgis():
         postgis.install()
     connection_created.connect(connected, dispatch_uid=APP)
-    request_started.connect(begin_work_unit, dispatch_uid=APP)
+    _work_units.install()
     setting_changed.connect(setting_was_changed, dispatch_uid=APP)
     _tracking.renew()
     for connection in connections.all(initialized_only=True):
@@ -118,9 +98,9 @@ def install() -> None:
 def uninstall() -> None:
     """Undo `install`; connections already looked after stay so."""
     connection_created.disconnect(dispatch_uid=APP)
-    request_started.disconnect(dispatch_uid=APP)
+    _work_units.uninstall()
     setting_changed.disconnect(dispatch_uid=APP)
-    if async_backend := find_async_backend():
+    if async_backend := _connections.find_async_backend():
         async_backend.uninstall()
     if postgis := find_postgis():
         postgis.uninstall()
