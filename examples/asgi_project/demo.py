@@ -1,153 +1,170 @@
-"""PostgreSQL 15 to 18 and back under load, without the app and with it.
+"""PostgreSQL 15 to 18 and back under load, without the app and with it, side by side.
 
-    python demo.py [--fast] [--pgbouncer | --service]
+    python demo.py [--manual | --fast] [--pgbouncer | --service]
 
+Shows it on a page until Ctrl-C, then prints the table; with --fast, the table alone.
 Needs nothing but Python packages; PgBouncer is used where it is installed. Exit
-status 1: the run with the app was not clean, or the one without it was.
+status 1: the fleet with the app was not clean, or the one without it was.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import signal
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+import webbrowser
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
-from rehearsal import shop
-from rehearsal.load import Load
-from rehearsal.report import Result, Timeline, find_problems, table
-from rehearsal.routes import PgBouncerRoute, Route, ServiceRoute
-from rehearsal.tally import Tally
-from rehearsal.web import Web
+from rehearsal.report import Timeline, find_problems, table
+from rehearsal.room import Room
+from rehearsal.routes import PgBouncerRoute, ServiceRoute
+from rehearsal.stage import Stage
 
-from django_pg_hot_async.testing import PgBouncer, PostgreSQL, Replication, binaries
+from django_pg_hot_async.testing import PgBouncer, PostgreSQL, binaries
 
 BLUE, GREEN = 15, 18
 ROWS = 5000
 CUTOVERS = ("cut over", "roll back", "cut over again")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long a run takes: seconds before, between and after its cutovers."""
-
-    route: Callable[[PostgreSQL, str], Route]
-    pause: float
-    rate: float
+FAST_PAUSE = 3.0
+"""Seconds before, between and after the cutovers of ``--fast``."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+Wait = Callable[..., Awaitable[bool]]
 
 
 def say(text: str = "") -> None:
     print(text, flush=True)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="A cutover under load.")
-    parser.add_argument("--fast", action="store_true", help="under a minute in all")
-    parser.add_argument("--rate", type=float, default=300, help="requests a second")
-    route = parser.add_mutually_exclusive_group()
-    route.add_argument("--pgbouncer", action="store_true", help="go through PgBouncer")
-    route.add_argument("--service", action="store_true", help="use a service file")
-    options = parser.parse_args(arguments)
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments)
     held = options.pgbouncer or (PgBouncer.installed() and not options.service)
-    plan = Plan(
-        PgBouncerRoute if held else ServiceRoute,
-        pause=3 if options.fast else 12,
-        rate=options.rate,
-    )
-    results: list[Result] = []
+    stage: Stage | None = None
     stopped = False
-    # End on SIGTERM as on Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_as_on_ctrl_c()
     try:
-        rehearse(plan, results)
+        began = time.monotonic()
+        for major in (BLUE, GREEN):
+            binaries(major, progress=say)
+        say("starting two servers")
+        with (
+            PostgreSQL(BLUE) as blue,
+            PostgreSQL(GREEN) as green,
+            Stage(
+                blue,
+                green,
+                PgBouncerRoute if held else ServiceRoute,
+                rows=ROWS,
+                rate=options.rate,
+                tell=lambda text: say(f"  {text}"),
+            ) as stage,
+        ):
+            say(f"ready after {time.monotonic() - began:.0f} s\n")
+            stopped = asyncio.run(rehearse(stage, options))
+            # asyncio has put back what was there at first.
+            end_as_on_ctrl_c()
+            stage.check()
     except KeyboardInterrupt:
         stopped = True
         say("stopped")
-    if results:
-        say()
-        say(table(results))
-    if stopped:
+    if stage is not None:
+        say("\n" + table([fleet.result for fleet in stage.fleets]) + "\n")
+    if stage is None or (stopped and options.fast):
         return 130
-    without, with_app = results
-    problems = find_problems(with_app, clients_held=held)
-    if not (without.tally.wrong or without.tally.undecoded):
+    problems = find_problems(stage.right.result, clients_held=held)
+    left = stage.left.tally
+    if options.fast and not (left.wrong or left.undecoded):
         problems.append("nothing went wrong without the app, so this shows nothing")
-    say()
     say("; ".join(problems) if problems else "With the app: not one row read wrong.")
     return 1 if problems else 0
 
 
-def rehearse(plan: Plan, results: list[Result]) -> None:
-    """Run without the app, then with it; each adds to *results* as it begins."""
-    began = time.monotonic()
-    for major in (BLUE, GREEN):
-        binaries(major, progress=say)
-    with PostgreSQL(BLUE) as blue, PostgreSQL(GREEN) as green:
-        for title, without in (("without the app", True), ("with the app", False)):
-            dbname = f"shop_{len(results) + 1}"
-            say(f"\n{title.upper()} ({time.monotonic() - began:.0f} s since the start)")
-            shop.prepare(blue, green, dbname, ROWS, lambda text: say(f"  {text}"))
-            with (
-                plan.route(blue, dbname) as route,
-                Replication(blue, green, dbname) as replication,
-            ):
-                replication.wait()
-                say(f"  replicated to green; the way to the database: {route.name}")
-                environ = {**route.environ, "DEMO_WITHOUT_APP": str(int(without))}
-                with Web(environ) as web:
-                    result = Result(Tally(title))
-                    results.append(result)
-                    asyncio.run(under_load(plan, route, replication, web, result))
-                check(replication, result)
-                for key, text in result.tally.examples.items():
-                    say(f"  {key}: {text}")
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="An upgrade under load, to watch.")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument(
+        "--manual", action="store_true", help="cut over only by the page's buttons"
+    )
+    kind.add_argument(
+        "--fast", action="store_true", help="half a minute, no page, the table alone"
+    )
+    parser.add_argument(
+        "--rate", type=float, default=100, help="requests a second, to each fleet"
+    )
+    parser.add_argument(
+        "--port", type=int, default=8000, help="of the page, if it is free"
+    )
+    parser.add_argument("--open", action="store_true", help="open it in a browser")
+    route = parser.add_mutually_exclusive_group()
+    route.add_argument("--pgbouncer", action="store_true", help="go through PgBouncer")
+    route.add_argument("--service", action="store_true", help="use a service file")
+    return parser.parse_args(arguments)
 
 
-async def under_load(
-    plan: Plan, route: Route, replication: Replication, web: Web, result: Result
-) -> None:
-    """Put load on *web* and cut over three times meanwhile."""
-    tally = result.tally = Tally(result.tally.title)
-    load = asyncio.create_task(Load(web.url, tally, rows=ROWS, rate=plan.rate).run())
-    timeline = Timeline(tally, say)
-    try:
-        await watch(load, plan.pause)
-        for number, what in enumerate(CUTOVERS, 1):
-            ends = shop.release(replication.source), shop.release(replication.target)
-            timeline.tell(f"{number}. {what}: {ends[0]} to {ends[1]}")
-            await asyncio.to_thread(route.cut_over, replication, timeline.tell)
-            result.cutovers = number
-            await watch(load, plan.pause)
-            timeline.tell(f"{plan.pause:g} s later")
-    finally:
-        load.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await load
-        tally.end()
-    workers = len(tally.workers)
-    timeline.tell(f"the end: {tally.requests} requests, {workers} workers")
+def end_as_on_ctrl_c() -> None:
+    """Be interrupted by SIGTERM and by the end of the terminal, too."""
+    for number in SIGNALS:
+        signal.signal(number, signal.default_int_handler)
 
 
-async def watch(load: asyncio.Task[None], seconds: float) -> None:
-    """Wait, unless the load itself breaks down."""
-    done, _ = await asyncio.wait([load], timeout=seconds)
+async def rehearse(stage: Stage, options: argparse.Namespace) -> bool:
+    """Put both fleets under load; return whether that was ended from outside."""
+    stop = asyncio.Event()
+    for number in SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stopping = asyncio.create_task(stop.wait())
+    async with stage.under_load() as loads:
+        timeline = Timeline([fleet.tally for fleet in stage.fleets], say)
+        stage.tell = timeline.tell
+        wait = partial(wait_for, [stopping, *loads])
+        if options.fast:
+            await run_through(stage, wait)
+        else:
+            await show(stage, options, wait)
+        timeline.tell("the end")
+    return stop.is_set()
+
+
+async def run_through(stage: Stage, wait: Wait) -> None:
+    """Cut over, back, and over again."""
+    for number, what in enumerate(CUTOVERS, 1):
+        if await wait(FAST_PAUSE):
+            return
+        stage.tell(f"{number}. {what}")
+        await stage.cut_over()
+    await wait(FAST_PAUSE)
+
+
+async def show(stage: Stage, options: argparse.Namespace, wait: Wait) -> None:
+    """Serve the page until stopped."""
+    from rehearsal.page.server import serve
+
+    room = Room(stage, by_itself=not options.manual)
+    async with room.open() as task, serve(room, options.port) as url:
+        stage.tell(f"the page: {url}")
+        say(f"\n    {url}    (Ctrl-C ends it)\n")
+        if options.open:
+            await asyncio.to_thread(webbrowser.open, url)
+        await wait(None, task)
+
+
+async def wait_for(
+    tasks: Sequence[asyncio.Task[object]],
+    seconds: float | None,
+    *more: asyncio.Task[object],
+) -> bool:
+    """Wait until one of *tasks* ends, which none but the first should; whether it did.
+
+    Raise what the others raised.
+    """
+    done, _ = await asyncio.wait(
+        [*tasks, *more], timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+    )
     for task in done:
         task.result()
-
-
-def check(replication: Replication, result: Result) -> None:
-    """Look for what was written in the run, on the servers themselves."""
-    replication.wait()
-    source, dbname = replication.source, replication.dbname
-    result.lost = shop.count_lost(source, dbname, result.tally.created)
-    result.stored_wrong = shop.count_stored_wrong(source, dbname)
-    result.servers_agree = shop.fingerprint(source, dbname) == shop.fingerprint(
-        replication.target, dbname
-    )
+    return bool(done)
 
 
 if __name__ == "__main__":

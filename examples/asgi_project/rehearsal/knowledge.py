@@ -9,11 +9,13 @@ import os
 
 from django.apps import apps
 from django.contrib.postgres.signals import get_citext_oids, get_hstore_oids
+from django.db import transaction
 from django.http import HttpRequest, JsonResponse
 
 ALIAS = "default"
 
 
+@transaction.non_atomic_requests
 async def tell(request: HttpRequest) -> JsonResponse:
     """Answer with the process, whether it has the app, and the OIDs it knows."""
     app = apps.is_installed("django_pg_hot_async")

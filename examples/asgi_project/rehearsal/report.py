@@ -1,4 +1,4 @@
-"""What the demo prints: the timeline of a run, and the table of all."""
+"""What the demo prints: the timeline, and the table at the end."""
 
 from __future__ import annotations
 
@@ -7,40 +7,48 @@ from dataclasses import dataclass
 
 from .tally import Tally
 
-HEAD = f"{'time':>7}  {'event':<58}{'answers from':>13}{'wrong':>8}{'failed':>8}"
+COLUMNS = f"{'server':>10}{'wrong':>8}{'failed':>8}"
 
 
 @dataclass
 class Result:
-    """One run: what the clients saw, and what the servers hold at its end."""
+    """One fleet: what its clients saw, and what its servers hold at the end."""
 
     tally: Tally
     cutovers: int = 0
     lost: int | None = None
-    """Acknowledged new rows that are gone; None if the run was broken off."""
+    """Acknowledged new rows that are gone; None if nobody looked."""
     stored_wrong: int | None = None
     servers_agree: bool | None = None
 
 
 class Timeline:
-    """Print one line an event, with what the clients have seen so far."""
+    """Print one line an event, with what the clients of each fleet have seen so far."""
 
-    def __init__(self, tally: Tally, write: Callable[[str], object] = print) -> None:
-        self._tally = tally
+    def __init__(
+        self, tallies: Sequence[Tally], write: Callable[[str], object] = print
+    ) -> None:
+        self._tallies = tallies
         self._write = write
-        write(HEAD)
-        write("-" * len(HEAD))
+        titles = "".join(f"{tally.title:>{len(COLUMNS)}}" for tally in tallies)
+        head = f"{'time':>7}  {'event':<48}" + COLUMNS * len(tallies)
+        write(f"{'':<57}{titles}")
+        write(head)
+        write("-" * len(head))
 
     def tell(self, event: str) -> None:
-        tally = self._tally
+        """Print *event*; in one piece, whichever thread calls."""
         self._write(
-            f"{tally.seconds:6.1f}s  {event:<58}{tally.versions():>13}"
-            f"{tally.wrong:>8}{tally.failures:>8}"
+            f"{self._tallies[0].seconds:6.1f}s  {event:<48}"
+            + "".join(
+                f"{tally.versions():>10}{tally.wrong:>8}{tally.failures:>8}"
+                for tally in self._tallies
+            )
         )
 
 
 def table(results: Sequence[Result]) -> str:
-    """Set the runs side by side."""
+    """Set the fleets side by side."""
     lines: list[tuple[str, Callable[[Result], object]]] = [
         ("requests", lambda r: r.tally.requests),
         ("requests a second", lambda r: f"{r.tally.rate:.0f}"),
@@ -67,7 +75,7 @@ def table(results: Sequence[Result]) -> str:
 
 
 def find_problems(result: Result, *, clients_held: bool) -> list[str]:
-    """List what a run with the app must not show."""
+    """List what a fleet with the app must not show."""
     tally = result.tally
     found = {
         "wrong rows": tally.wrong,

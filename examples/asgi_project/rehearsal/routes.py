@@ -23,7 +23,8 @@ from .shop import ROLE, TABLE, release
 
 SERVICE = "shop"
 END_SESSIONS = (
-    "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s"
+    "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE usename = %s AND datname = %s"
 )
 
 Tell = Callable[[str], object]
@@ -81,15 +82,16 @@ class ServiceRoute:
             tell(f"{release(source)} takes no more writes")
             replication.reverse()
             tell(f"{release(target)} has everything, replication turned round")
-            # A process that read the file just before must not get in after.
-            target.execute(f"ALTER ROLE {ROLE} LOGIN")
-            source.execute(f"ALTER ROLE {ROLE} NOLOGIN")
+            # A process that read the file just before must not get in after: no
+            # connection is left to anybody but superusers, such as replication.
+            dbname = self._dbname
+            target.execute(f"ALTER DATABASE {dbname} CONNECTION LIMIT -1")
+            source.execute(f"ALTER DATABASE {dbname} CONNECTION LIMIT 0")
             self._point(target)
-            ended = set()
-            while sessions := source.execute(END_SESSIONS, [ROLE]):
-                ended |= {pid for pid, _ in sessions}
+            while source.execute(END_SESSIONS, [ROLE, dbname]):
+                pass
             # Only now the lock goes: who waited for it was cut before.
-        tell(f"service points at {release(target)}, {len(ended)} connections cut")
+        tell(f"service points at {release(target)}, old connections cut")
 
     def _point(self, server: PostgreSQL) -> None:
         self._file.point(SERVICE, server, self._dbname, user=ROLE)

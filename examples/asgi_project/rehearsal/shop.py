@@ -39,6 +39,12 @@ class Server(Protocol):
     def create_database(self, name: str) -> None: ...
 
 
+class Copying(Server, Protocol):
+    """A server that makes a database as a copy of another, OIDs included."""
+
+    def create_database(self, name: str, template: str | None = None) -> None: ...
+
+
 def prepare(
     blue: Server, green: Server, dbname: str, rows: int, tell: Callable[[str], object]
 ) -> None:
@@ -77,6 +83,12 @@ def make_database(server: Server, dbname: str) -> None:
     server.execute(f"ALTER ROLE {ROLE} LOGIN")
     server.create_database(dbname)
     server.execute(f"ALTER DATABASE {dbname} OWNER TO {ROLE}")
+
+
+def copy_database(server: Copying, dbname: str, copy: str) -> None:
+    """Make the database *copy* with the rows, and the OIDs, of *dbname*."""
+    server.create_database(copy, template=dbname)
+    server.execute(f"ALTER DATABASE {copy} OWNER TO {ROLE}")
 
 
 def use_oids(server: Server, dbname: str, count: int = 1) -> int:

@@ -1,0 +1,63 @@
+"""What each worker of a fleet goes by: asked of itself, once a second."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from urllib.parse import urlsplit
+
+from .client import Client
+from .fleet import Fleet
+
+EVERY = 1.0
+"""Seconds between two questions."""
+
+
+class Lookout:
+    """The workers of one fleet as plain dicts, kept up to date while it runs."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._clients: dict[str, Client] = {}
+        self._since: dict[int, float] = {}
+        self.workers: list[dict[str, Any]] = []
+
+    async def run(self) -> None:
+        """Ask until cancelled."""
+        try:
+            while True:
+                await self.ask()
+                await asyncio.sleep(EVERY)
+        finally:
+            for client in self._clients.values():
+                client.close()
+
+    async def ask(self) -> None:
+        """Ask every worker that there is now."""
+        urls = [web.url for web in self._fleet.workers]
+        for url in self._clients.keys() - set(urls):
+            self._clients.pop(url).close()
+        self.workers = [
+            worker
+            for worker in await asyncio.gather(*(self._ask(url) for url in urls))
+            if worker is not None
+        ]
+
+    async def _ask(self, url: str) -> dict[str, Any] | None:
+        if url not in self._clients:
+            parts = urlsplit(url)
+            assert parts.hostname and parts.port
+            self._clients[url] = Client(parts.hostname, parts.port)
+        # What is told later than the last row of a server is at least as new.
+        servers = dict(self._fleet.tally.worker_servers)
+        try:
+            answer = await self._clients[url].request("GET", "/rehearsal/worker/")
+        except (OSError, EOFError):
+            # It is being replaced.
+            return None
+        content = answer.json()
+        if content is None:
+            raise RuntimeError(f"a worker answers {answer.status}: {answer.body!r}")
+        pid = content["pid"]
+        since = self._since.setdefault(pid, round(self._fleet.tally.seconds, 1))
+        return {**content, "since": since, "server": servers.get(pid)}

@@ -1,0 +1,50 @@
+"""What every answer of the page comes with, and who gets none."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
+
+from django.http import HttpRequest, HttpResponseBase, HttpResponseForbidden
+from django.utils.decorators import async_only_middleware
+
+HEADERS = {
+    "Content-Security-Policy": "; ".join(
+        [
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "img-src 'self'",
+            "connect-src 'self'",
+            "form-action 'self'",
+            "base-uri 'none'",
+            "frame-ancestors 'none'",
+            "require-trusted-types-for 'script'",
+        ]
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+GetResponse = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
+
+
+@async_only_middleware
+def harden(get_response: GetResponse) -> GetResponse:
+    """Answer this machine alone, under one of its own names, with `HEADERS`."""
+
+    async def middleware(request: HttpRequest) -> HttpResponseBase:
+        response: HttpResponseBase
+        if not ip_address(request.META["REMOTE_ADDR"]).is_loopback:
+            response = HttpResponseForbidden("from this machine only")
+        else:
+            request.get_host()  # raises for a name that is not in ALLOWED_HOSTS
+            response = await get_response(request)
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
+        return response
+
+    return middleware
