@@ -6,13 +6,14 @@ something else in the place of a catalog table or function.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psycopg import errors, generators, pq
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from psycopg.abc import PQGen
     from psycopg.pq.abc import PGconn, PGresult
@@ -26,11 +27,41 @@ FIRST_NORMAL_OID = 16384
 _FIND_TYPES = b"""\
 SELECT pg_catalog.current_setting('server_version_num'),
        t.typname, n.nspname, t.oid, t.typarray, t.typtype, t.typdelim,
-       pg_catalog.format_type(t.oid, NULL), pg_catalog.pg_type_is_visible(t.oid)
+       pg_catalog.format_type(t.oid, NULL), pg_catalog.pg_type_is_visible(t.oid),
+       %s, %s, %s
 FROM (VALUES (1)) AS one
 LEFT JOIN (pg_catalog.pg_type AS t JOIN pg_catalog.pg_namespace AS n
            ON n.oid OPERATOR(pg_catalog.=) t.typnamespace)
 ON t.typname OPERATOR(pg_catalog.=) ANY (ARRAY[%s]::pg_catalog.name[])"""
+
+# The shape of a type, by the pg_type.typtype that has one. Left out where no
+# tracked type may be of that kind: a fresh backend would open the tables for it.
+_LABELS = b"""\
+(SELECT pg_catalog.json_agg(e.enumlabel ORDER BY e.enumsortorder)
+ FROM pg_catalog.pg_enum AS e WHERE e.enumtypid OPERATOR(pg_catalog.=) t.oid)"""
+_ATTRIBUTES = b"""\
+(SELECT pg_catalog.json_agg(pg_catalog.json_build_array(a.attname, a.atttypid)
+                            ORDER BY a.attnum)
+ FROM pg_catalog.pg_attribute AS a
+ WHERE a.attrelid OPERATOR(pg_catalog.=) t.typrelid
+ AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped)"""
+_RANGE = b"""\
+(SELECT pg_catalog.json_build_array(r.rngtypid, r.rngsubtype)
+ FROM pg_catalog.pg_range AS r WHERE r.rngtypid OPERATOR(pg_catalog.=) t.oid
+ OR r.rngmultitypid OPERATOR(pg_catalog.=) t.oid)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What to ask a server: which types, and of which kinds they may be."""
+
+    names: tuple[str, ...]
+    """``pg_type.typname``, in whatever schema."""
+    kinds: frozenset[str] = frozenset()
+    """``pg_type.typtype``."""
+
+    def __bool__(self) -> bool:
+        return bool(self.names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +79,30 @@ class TypeRow:
     """The name to write in SQL, quoted and qualified as the search_path needs."""
     visible: bool
     """Whether the search_path of the connection leads to this very type."""
+    labels: tuple[str, ...] = ()
+    """Of an enum, in its order."""
+    attributes: tuple[tuple[str, int], ...] = ()
+    """Of a composite type, in its order: name and OID of the type."""
+    range_oid: int = 0
+    """Of a multirange: its range. Of a range: itself."""
+    subtype: int = 0
+    """Of a range or multirange: the OID of what it is a range of."""
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """All but what depends on the search_path of the connection that asked."""
+        return (
+            self.oid,
+            self.array_oid,
+            self.schema,
+            self.name,
+            self.kind,
+            self.delimiter,
+            self.labels,
+            self.attributes,
+            self.range_oid,
+            self.subtype,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +117,8 @@ NOTHING = Catalog(0, ())
 """What is known before anything was read."""
 
 
-def read_types(pgconn: PGconn, names: Iterable[str], encoding: str) -> PQGen[Catalog]:
-    """Read the types called *names*, in whatever schema: one round trip.
+def read_types(pgconn: PGconn, question: Question, encoding: str) -> PQGen[Catalog]:
+    """Read the types that *question* is about: one round trip.
 
     A psycopg generator: it sends, yields while it has to wait, and leaves the
     waiting to its caller. libpq must be idle and outside a pipeline; a
@@ -76,7 +131,7 @@ def read_types(pgconn: PGconn, names: Iterable[str], encoding: str) -> PQGen[Cat
         encoding = "utf-8"
     # The simple protocol takes one message instead of five, and a pooler that
     # pools by transaction or statement keeps it whole.
-    pgconn.send_query(_statement(pgconn, names, encoding))
+    pgconn.send_query(_statement(pgconn, question, encoding))
     results = yield from generators.execute(pgconn)
     if not results:
         raise errors.InternalError("got no answer to the read of types")
@@ -86,15 +141,26 @@ def read_types(pgconn: PGconn, names: Iterable[str], encoding: str) -> PQGen[Cat
     return _parse(result, encoding)
 
 
-def _statement(pgconn: PGconn, names: Iterable[str], encoding: str) -> bytes:
+def _statement(pgconn: PGconn, question: Question, encoding: str) -> bytes:
     escape = pq.Escaping(pgconn).escape_literal
-    literals = [bytes(escape(name.encode(encoding))) for name in names]
-    return _FIND_TYPES % b", ".join(literals)
+    # A name that the client encoding cannot write cannot come from there either.
+    literals = [
+        bytes(escape(name.encode(encoding, "replace"))) for name in question.names
+    ]
+    parts = [
+        part if question.kinds.intersection(kinds) else b"NULL"
+        for part, kinds in (
+            (_LABELS, {"e"}),
+            (_ATTRIBUTES, {"c"}),
+            (_RANGE, {"r", "m"}),
+        )
+    ]
+    return _FIND_TYPES % (*parts, b", ".join(literals))
 
 
 def _parse(result: PGresult, encoding: str) -> Catalog:
     rows = [
-        [_text(result.get_value(row, column), encoding) for column in range(9)]
+        [_text(result.get_value(row, column), encoding) for column in range(12)]
         for row in range(result.ntuples)
     ]
     return Catalog(
@@ -104,7 +170,10 @@ def _parse(result: PGresult, encoding: str) -> Catalog:
 
 
 def _type_row(row: Sequence[str]) -> TypeRow:
-    _, name, schema, oid, array_oid, kind, delimiter, regtype, visible = row
+    _, name, schema, oid, array_oid, kind, delimiter, regtype, visible, *shape = row
+    # JSON has numbers for what is one in JavaScript, and OIDs as strings.
+    labels, attributes, of_range = (json.loads(part) if part else () for part in shape)
+    range_oid, subtype = of_range or (0, 0)
     return TypeRow(
         name=name,
         schema=schema,
@@ -114,6 +183,10 @@ def _type_row(row: Sequence[str]) -> TypeRow:
         delimiter=delimiter,
         regtype=regtype,
         visible=visible == "t",
+        labels=tuple(labels),
+        attributes=tuple((name, int(oid)) for name, oid in attributes),
+        range_oid=int(range_oid),
+        subtype=int(subtype),
     )
 
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from psycopg import pq
+from psycopg.adapt import PyFormat
 from psycopg.types import TypesRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from psycopg import abc, pq
+    from psycopg import abc
     from psycopg.adapt import AdaptersMap
     from psycopg.types import TypeInfo
+    from psycopg.types.composite import CompositeInfo
 
     DumperFactory = Callable[[type, abc.AdaptContext | None], abc.Dumper]
 
@@ -52,6 +55,47 @@ def resolve_dumpers_by_oid(
     # of the map share: psycopg 3.2.13 and 3.3.9.
     dumpers = adapters._dumpers_by_oid[format]
     adapters._dumpers_by_oid[format] = _DumpersByOid(dumpers, missing)
+
+
+def are_dumpers_resolved(adapters: AdaptersMap, format: pq.Format) -> bool:
+    """Whether `resolve_dumpers_by_oid` has been done to *adapters*."""
+    return isinstance(adapters._dumpers_by_oid[format], _DumpersByOid)
+
+
+def dumped_types(
+    adapters: AdaptersMap, template: AdaptersMap
+) -> dict[type | str, tuple[pq.Format, ...]]:
+    """Return the Python types that *adapters* dump otherwise than *template*.
+
+    With the formats they have dumpers for, the one that ``%s`` takes last. A type
+    may be given by its full name.
+    """
+    # AdaptersMap._dumpers: psycopg 3.2.13 and 3.3.9.
+    found: dict[type | str, tuple[pq.Format, ...]] = {}
+    for key, auto in adapters._dumpers[PyFormat.AUTO].items():
+        if template._dumpers[PyFormat.AUTO].get(key) is auto:
+            continue
+        formats = [
+            format
+            for format in pq.Format
+            if key in adapters._dumpers[PyFormat.from_pq(format)]
+        ]
+        found[key] = tuple(sorted(formats, key=lambda format: format == auto.format))
+    return found
+
+
+def send_fields(dumper: abc.Dumper, info: CompositeInfo) -> None:
+    """Have *dumper*, of a composite type, write the OIDs of *info*'s attributes.
+
+    The binary format names the type of each attribute.
+    """
+    # _SequenceBinaryDumper.info of psycopg 3.3.9, TupleBinaryDumper._field_types of
+    # 3.2.13.
+    names: Any = dumper
+    if hasattr(names, "_field_types"):
+        names._field_types = tuple(info.field_types)
+    elif hasattr(names, "info"):
+        names.info = info
 
 
 def drop_prepared_statements(connection: Any) -> None:

@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import weakref
 from typing import Any
 
 import psycopg
 from django.apps import apps
 from django.db.backends.base.base import NO_DB_ALIAS
 
-from . import _changes, _contrib, _resolver, conf
+from . import _adapters, _changes, _contrib, _resolver, conf
 from ._link import Link, attach
+
+# For a type that is registered late: each connection needs a resolver for the
+# parameters it is made of.
+_looked_after: weakref.WeakSet[Any] = weakref.WeakSet()
+_lock = threading.Lock()
+
+
+def _renew_lock() -> None:
+    """Give a forked child a lock that no thread of its parent can hold."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+def renew() -> None:
+    """Have every connection, new or open, resolve what is tracked now."""
+    _adapters.get_adapters_template.cache_clear()
+    with _lock:
+        open_ones = list(_looked_after)
+    for pg_connection in open_ones:
+        _resolver.install(pg_connection.adapters)
 
 
 def is_ours(connection: Any, pg_connection: Any) -> bool:
@@ -51,6 +78,8 @@ def look_after(pg_connection: Any, alias: str, *, in_pool: bool = False) -> Link
     """
     if not _resolver.is_installed(pg_connection.adapters):
         _resolver.install(pg_connection.adapters)
+    with _lock:
+        _looked_after.add(pg_connection)
     link = attach(pg_connection, alias)
     known = link.memory.recall(link.server)
     if known is not None:

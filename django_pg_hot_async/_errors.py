@@ -38,15 +38,37 @@ class Noticing:
     def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> None:
         if exc_type is None:
             return
-        if isinstance(exc_value, psycopg.Error) and is_evidence(exc_value):
-            link = link_of(self.wrapper.connection)
-            if link is not None:
-                link.doubt(refused=exc_value.sqlstate is not None)
-        super().__exit__(exc_type, exc_value, traceback)  # type: ignore[misc]
+        note = self._notice(exc_value)
+        try:
+            super().__exit__(exc_type, exc_value, traceback)  # type: ignore[misc]
+        except BaseException as raised:
+            # Django's own error, which is what people see.
+            _add_note(raised, note)
+            raise
+        _add_note(exc_value, note)
+
+    def _notice(self, error: BaseException) -> str:
+        """Withdraw trust where *error* is evidence; return what to say of that."""
+        if not (isinstance(error, psycopg.Error) and is_evidence(error)):
+            return ""
+        link = link_of(self.wrapper.connection)
+        if link is None or not link.doubt(refused=error.sqlstate is not None):
+            return ""
+        return (
+            f"django_pg_hot_async: {link.memory.name!r} may have other OIDs than were"
+            " used here; they are read again before the next statement that needs"
+            " them, on every connection."
+        )
 
 
 class NoticingErrorWrapper(Noticing, DatabaseErrorWrapper):
     """Django's `DatabaseErrorWrapper`, taking notice of what passes."""
+
+
+def _add_note(error: BaseException, note: str) -> None:
+    # Python 3.11.
+    if note and hasattr(error, "add_note"):
+        error.add_note(note)
 
 
 def is_evidence(error: psycopg.Error) -> bool:

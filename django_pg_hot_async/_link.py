@@ -19,13 +19,17 @@ from ._snapshot import Snapshot
 from .conf import Trust
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from psycopg.abc import AdaptContext, Loader
-    from psycopg.pq.abc import PGresult
+    from psycopg.pq.abc import PGconn, PGresult
 
     from ._catalog import Catalog
     from ._memory import Alias
     from ._reading import Connection
     from ._registry import Registry
+
+    IsKnown = Callable[["Link", Snapshot], bool]
 
 logger = logging.getLogger("django_pg_hot_async")
 
@@ -58,9 +62,11 @@ class Link:
     __slots__ = (
         "_epoch",
         "_has_sent",
+        "_missed",
         "_previous",
         "_reads",
         "_result",
+        "_search_path",
         "_snapshot",
         "_untracked",
         "_warned",
@@ -79,6 +85,11 @@ class Link:
         self._epoch = -1
         self._has_sent = False
         self._reads = 0
+        # Python types that were sent, since the last read, without the OID of their
+        # own: the server has none.
+        self._missed: frozenset[type] = frozenset()
+        # As the connection reported it at the last read; PostgreSQL 18 does.
+        self._search_path: bytes | None = None
         self._untracked: frozenset[int] = frozenset()
         self._warned = False
         # Under "result": a loader made for the result last verified. It holds
@@ -95,15 +106,18 @@ class Link:
         if self.memory.trust >= Trust.CHECKOUT:
             self._snapshot = None
 
-    def doubt(self, *, refused: bool) -> None:
+    def doubt(self, *, refused: bool) -> bool:
         """Take an error as evidence against every connection of the alias.
 
         *refused*: it was the server that refused a statement, which is evidence
-        only where an OID had been sent since the OIDs were last read.
+        only where an OID had been sent since the OIDs were last read. Return
+        whether trust was withdrawn.
         """
-        if self.snapshot is not None and (self._has_sent or not refused):
-            self._has_sent = False
-            self.memory.withdraw()
+        if self.snapshot is None or (refused and not self._has_sent):
+            return False
+        self._has_sent = False
+        self.memory.withdraw()
+        return True
 
     def loader(self, oid: int, format: pq.Format) -> type[Loader] | None:
         """Return the loader for *oid* where that is decided already: no question."""
@@ -133,23 +147,41 @@ class Link:
             self._learn_untracked(oid, snapshot, context)
         return snapshot.stand_ins.get(oid, 0)
 
-    def oid(self, stand_in: int, context: AdaptContext) -> int | None:
-        """Return the OID to send for *stand_in*; None where the server lacks it.
+    def reread(self, context: AdaptContext) -> Snapshot:
+        """Return what the server has now: a value was not of the shape expected."""
+        return self._verify(context, anew=True)
 
-        Reads as `stand_in` does.
+    def sending(self, context: AdaptContext, is_known: IsKnown) -> Snapshot:
+        """Return what a parameter may be sent with; it is taken as sent.
+
+        *is_known* tells for a snapshot whether it has an OID to send, and whether
+        the search_path decides which. Reads as `stand_in` does.
         """
         reads = self._reads
         if self.memory.trust is Trust.RESULT:
             snapshot = self._verify(context)
         else:
             snapshot = self._current(context)
-        if stand_in not in snapshot.oids and self._reads == reads:
-            # It may have been created since. If not, the query fails anyway.
+        if self._reads == reads and not is_known(self, snapshot):
             snapshot = self._verify(context, anew=True)
         # The cursor may be older than the read, and hold types of its own.
         snapshot.share_types(context.adapters)
         self._has_sent = True
-        return snapshot.oids.get(stand_in)
+        return snapshot
+
+    def misses(self, key: type) -> bool:
+        """Note that the server has no type for *key*; return whether that is news."""
+        is_news = key not in self._missed
+        self._missed |= {key}
+        return is_news
+
+    def has_search_path(self, pgconn: PGconn) -> bool:
+        """Whether *pgconn* shows the same search_path as at the last read.
+
+        No before PostgreSQL 18, which is the first to report it.
+        """
+        reported = pgconn.parameter_status(b"search_path")
+        return reported is not None and reported == self._search_path
 
     def mark_result(self, loader: Any) -> None:
         """Note that *loader* belongs to the result that was just verified."""
@@ -185,14 +217,16 @@ class Link:
         """
         epoch = self.memory.epoch
         registry = _tracking.current()
-        catalog = read(connection, registry.names) if registry.names else None
+        question = registry.question
+        catalog = read(connection, question) if question else None
         return self._learn_if(catalog, registry, epoch, connection)
 
     async def averify(self, connection: psycopg.AsyncConnection[Any]) -> bool:
         """Read the OIDs now, awaiting the answer; see `verify`."""
         epoch = self.memory.epoch
         registry = _tracking.current()
-        catalog = await aread(connection, registry.names) if registry.names else None
+        question = registry.question
+        catalog = await aread(connection, question) if question else None
         return self._learn_if(catalog, registry, epoch, connection)
 
     def _learn_if(
@@ -221,12 +255,12 @@ class Link:
             self._untracked = known.untracked
             return known.snapshot
         registry = _tracking.current()
-        if not registry.names:
+        if not registry.question:
             nothing = Snapshot.of(NOTHING, registry)
             self._trust(nothing, epoch, context)
             return nothing
         started = monotonic()
-        catalog = read(connection, registry.names)
+        catalog = read(connection, registry.question)
         if catalog is None:
             return self._fall_back(known.snapshot if known else None, connection)
         if isinstance(connection, psycopg.AsyncConnection):
@@ -274,6 +308,11 @@ class Link:
         self._epoch = epoch
         self._has_sent = self._warned = False
         assert context.connection is not None
+        if snapshot.ambiguous:
+            pgconn = context.connection.pgconn
+            self._search_path = pgconn.parameter_status(b"search_path")
+        if self._missed:
+            self._missed = frozenset()
         snapshot.share_types(context.connection.adapters)
         snapshot.share_types(context.adapters)
 

@@ -23,10 +23,10 @@ from django.utils.functional import cached_property
 from psycopg.types import TypeInfo
 from psycopg.types.string import TextBinaryLoader, TextLoader
 
-from . import _adapters, _connections, _memory, _tracking, _version, conf
+from . import _connections, _memory, _tracking, _version, conf
 from ._catalog import FIRST_NORMAL_OID
 from ._link import link_of
-from ._registry import TrackedType
+from ._registry import StandIn, TrackedType
 from .conf import Trust
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _register_raster(info: TypeInfo, context: AdaptersMap) -> None:
 
 GEOMETRY = TrackedType("geometry", "b", _register)
 GEOGRAPHY = TrackedType("geography", "b", _register)
-RASTER = TrackedType("raster", "b", _register_raster, (PostGISAdapter,))
+RASTER = TrackedType("raster", "b", _register_raster)
 
 TYPES = (GEOMETRY, GEOGRAPHY, RASTER)
 
@@ -119,11 +119,10 @@ def _spatial_type(introspection: Any, link: Link, data_type: Any) -> str | None:
     if link.memory.trust is Trust.RESULT:
         link.renew()
     stand_in = link.stand_in(data_type, introspection.connection.connection)
-    infos = _tracking.current().infos
-    for tracked in (GEOMETRY, GEOGRAPHY):
-        if infos[tracked.name].oid == stand_in:
-            return tracked.name
-    return None
+    found = StandIn.by_number(stand_in)
+    if found is None or found.tracked not in (GEOMETRY, GEOGRAPHY):
+        return None
+    return found.tracked.name if found.oid == stand_in else None
 
 
 class SpatialVersion:
@@ -201,5 +200,4 @@ def _exchange(new: dict[tuple[type, str], Any], types: tuple[TrackedType, ...]) 
     for (owner, name), value in new.items():
         setattr(owner, name, value)
     _tracking.track_for_backend(types)
-    # New connections are made with resolvers for these types' parameters, or without.
-    _adapters.get_adapters_template.cache_clear()
+    _connections.renew()

@@ -125,7 +125,8 @@ def _ask(connection: Any) -> Answer | NotAsked:
     registry = _tracking.current()
     # One transaction, for a pooler to keep on one server.
     with connection.transaction():
-        catalog = read(connection, registry.names) if registry.names else None
+        question = registry.question
+        catalog = read(connection, question) if question else None
         cursor = connection.execute(_ABOUT)
         version, pid, host, port, is_standby = cursor.fetchone()
     snapshot = None if catalog is None else Snapshot.of(catalog, registry)

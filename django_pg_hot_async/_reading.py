@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import psycopg
 from psycopg import pq, waiting
 
-from ._catalog import Catalog, read_types
+from ._catalog import Catalog, Question, read_types
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from psycopg.abc import PQGen
@@ -26,8 +26,8 @@ LOOP_SECONDS = 5.0
 _READY = (pq.TransactionStatus.IDLE, pq.TransactionStatus.INTRANS)
 
 
-def read(connection: Connection, names: Sequence[str]) -> Catalog | None:
-    """Read the types called *names* now, in the middle of whatever is going on.
+def read(connection: Connection, question: Question) -> Catalog | None:
+    """Ask the server *question* now, in the middle of whatever is going on.
 
     Return None, with nothing sent, where libpq cannot run a query: rows are
     arriving (``stream()``, COPY), the transaction is aborted, the connection is
@@ -42,7 +42,7 @@ def read(connection: Connection, names: Sequence[str]) -> Catalog | None:
     with _outside_pipeline(pgconn) as outside:
         if not outside:
             return None
-        generator = read_types(pgconn, names, connection.info.encoding)
+        generator = read_types(pgconn, question, connection.info.encoding)
         if isinstance(connection, psycopg.Connection):
             # wait() takes care of Ctrl-C: it cancels the query on the server.
             with _locked(connection):
@@ -51,7 +51,7 @@ def read(connection: Connection, names: Sequence[str]) -> Catalog | None:
 
 
 async def aread(
-    connection: psycopg.AsyncConnection[Any], names: Sequence[str]
+    connection: psycopg.AsyncConnection[Any], question: Question
 ) -> Catalog | None:
     """Read as `read` does, awaiting the answer: where nothing else uses *connection*.
 
@@ -64,7 +64,7 @@ async def aread(
         return None
     async with connection.lock:
         return await connection.wait(
-            read_types(pgconn, names, connection.info.encoding)
+            read_types(pgconn, question, connection.info.encoding)
         )
 
 

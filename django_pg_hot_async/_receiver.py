@@ -71,6 +71,7 @@ def setting_was_changed(setting: str, value: Any, enter: bool, **kwargs: Any) ->
             # What Django's own apps do: ready() ran only for the override.
             uninstall()
         _tracking.renew()
+        _connections.renew()
         _memory.withdraw_all()
 
 

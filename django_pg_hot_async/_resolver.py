@@ -16,21 +16,27 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from django.core.exceptions import ImproperlyConfigured
 from psycopg import pq
 from psycopg.adapt import AdaptersMap, Dumper, Loader, PyFormat
+from psycopg.types.composite import CompositeInfo
 
 from . import _tracking
 from ._catalog import FIRST_NORMAL_OID
-from ._compat import resolve_dumpers_by_oid
+from ._compat import are_dumpers_resolved, resolve_dumpers_by_oid, send_fields
+from ._guard import GuardedLoader
 from ._link import Link, link_of
-from ._registry import STAND_INS
+from ._registry import STAND_INS, StandIn
 from .conf import Trust
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from psycopg import abc
     from psycopg.abc import AdaptContext, Buffer, DumperKey
 
     from ._compat import DumperFactory
+    from ._snapshot import Snapshot
 
 INVALID_OID = 0
 
@@ -38,27 +44,36 @@ INVALID_OID = 0
 def install(adapters: AdaptersMap) -> None:
     """Register the resolvers in *adapters*; for what they do not know, they use
     the loader for unknown types that is registered there at present."""
-    if is_installed(adapters):
+    senders = _tracking.current().senders
+    if _installed_for(adapters) is senders:
         return
     for format in pq.Format:
-        unknown = adapters.get_loader(INVALID_OID, format)
+        unknown: Any = adapters.get_loader(INVALID_OID, format)
         assert unknown is not None
-        adapters.register_loader(INVALID_OID, _loader_class(format, unknown))
-        resolve_dumpers_by_oid(
-            adapters, format, functools.partial(_dumper_factory, format)
-        )
-    # A dict always: django.contrib.postgres may be installed later. The last one is
-    # used where the query does not ask for a format: binary, as with psycopg's
-    # register_hstore().
-    for python_type in {dict, *_tracking.current().python_types}:
-        for dumper in (TextDumperResolver, BinaryDumperResolver):
-            adapters.register_dumper(python_type, dumper)
+        if issubclass(unknown, LoaderResolver):
+            unknown = unknown.unknown
+        loader = _loader_class(format, unknown, senders)
+        adapters.register_loader(INVALID_OID, loader)
+        if not are_dumpers_resolved(adapters, format):
+            resolve_dumpers_by_oid(
+                adapters, format, functools.partial(_dumper_factory, format)
+            )
+    # A dict always: django.contrib.postgres may be installed later.
+    for python_type, formats in {dict: tuple(pq.Format), **senders}.items():
+        for format in formats:
+            adapters.register_dumper(python_type, _DUMPER_RESOLVERS[format])
 
 
 def is_installed(adapters: AdaptersMap) -> bool:
-    """Whether the resolvers stand in *adapters*."""
+    """Whether the resolvers for what is tracked now stand in *adapters*."""
+    return _installed_for(adapters) is _tracking.current().senders
+
+
+def _installed_for(adapters: AdaptersMap) -> object:
     loader: Any = adapters.get_loader(INVALID_OID, pq.Format.TEXT)
-    return isinstance(loader, type) and issubclass(loader, LoaderResolver)
+    if isinstance(loader, type) and issubclass(loader, LoaderResolver):
+        return loader.senders
+    return None
 
 
 class LoaderResolver(Loader):
@@ -66,12 +81,14 @@ class LoaderResolver(Loader):
 
     unknown: type[abc.Loader]
     """The loader for values of types that nobody tracks."""
+    senders: Mapping[type | str, tuple[pq.Format, ...]]
+    """What dumpers were registered along with it."""
 
     def __new__(  # type: ignore[misc]
         cls, oid: int, context: AdaptContext | None = None
     ) -> abc.Loader:
         if oid >= STAND_INS:
-            # An element of an array: the array's OID was resolved already.
+            # An element of an array, or an attribute: its parent's OID was resolved.
             return _loader(oid, cls, context)
         if oid < FIRST_NORMAL_OID or context is None:
             return cls.unknown(oid, context)
@@ -89,24 +106,45 @@ class LoaderResolver(Loader):
         raise NotImplementedError("a resolver is never an instance")
 
 
-@functools.lru_cache(maxsize=16)
-def _loader_class(format: pq.Format, unknown: type[abc.Loader]) -> type[LoaderResolver]:
+def _loader_class(
+    format: pq.Format,
+    unknown: type[abc.Loader],
+    senders: Mapping[type | str, tuple[pq.Format, ...]],
+) -> type[LoaderResolver]:
     return type(
         f"{format.name.title()}LoaderResolver",
         (LoaderResolver,),
-        {"format": format, "unknown": unknown},
+        {"format": format, "unknown": unknown, "senders": senders},
     )
 
 
 def _loader(
-    oid: int, resolver: type[LoaderResolver], context: AdaptContext | None
+    number: int, resolver: type[LoaderResolver], context: AdaptContext | None
 ) -> abc.Loader:
     """Return the loader for a stand-in; for an OID the one for unknown types."""
-    if oid < STAND_INS:
-        return resolver.unknown(oid, context)
-    loader = _tracking.current().adapters.get_loader(oid, resolver.format)
+    stand_in = StandIn.by_number(number)
+    if stand_in is None:
+        return resolver.unknown(number, context)
+    if stand_in.failure is not None:
+        raise _failed(stand_in, context)
     # psycopg's C loaders keep an OID in 32 bits; none of them looks at it.
-    return (loader or resolver.unknown)(INVALID_OID, context)
+    loader = stand_in.loaders.get((number, resolver.format), resolver.unknown)(
+        INVALID_OID, context
+    )
+    if number == stand_in.oid and stand_in.tracked.has_shape and context is not None:
+        return GuardedLoader(loader, stand_in, context)
+    return loader
+
+
+def _failed(stand_in: StandIn, context: AdaptContext | None) -> ImproperlyConfigured:
+    link = link_of(context.connection) if context is not None else None
+    error = ImproperlyConfigured(
+        f"{'a connection' if link is None else link.memory.name}: the type"
+        f" {stand_in.tracked} cannot be used; its register function raised"
+        f" {stand_in.failure!r}"
+    )
+    error.__cause__ = stand_in.failure
+    return error
 
 
 class _EachResult(Loader):
@@ -155,7 +193,11 @@ class DumperResolver(Dumper):
             return _default_dumper(key, cls.format)(key, context)
         if link.memory.trust is Trust.RESULT:
             return _EachStatement(key, context, cls.format, link)
-        return resolve_dumper(key, cls.format, context, link)
+        dumper = resolve_dumper(key, cls.format, context, link)
+        if link.snapshot is not None and link.snapshot.ambiguous:
+            # The search_path may change while the cursor, and its dumpers, live.
+            return _EachStatement(key, context, cls.format, link)
+        return dumper
 
     def dump(self, obj: Any) -> Buffer | None:
         raise NotImplementedError("a resolver is never an instance")
@@ -173,6 +215,11 @@ class BinaryDumperResolver(DumperResolver):
     format = pq.Format.BINARY
 
 
+_DUMPER_RESOLVERS = {
+    resolver.format: resolver for resolver in (TextDumperResolver, BinaryDumperResolver)
+}
+
+
 def resolve_dumper(
     key: type, format: pq.Format, context: AdaptContext, link: Link
 ) -> abc.Dumper:
@@ -182,17 +229,60 @@ def resolve_dumper(
     error if there is none (`psycopg.ProgrammingError`).
     """
     py_format = PyFormat.from_pq(format)
-    try:
-        found = _tracking.current().adapters.get_dumper(key, py_format)
-    except psycopg.ProgrammingError:
+    snapshot = link.sending(context, functools.partial(_is_known, key, format, context))
+    found = snapshot.find_dumper(key, py_format)
+    if found is None:
         return _default_dumper(key, format)(key, context)
-    if found.oid == INVALID_OID:
+    if found.oid < STAND_INS:
+        if getattr(found, "upgrade", None) is Dumper.upgrade:
+            return found(key, context)
         return _ByValue(found(key, context), key, context, link)
-    oid = link.oid(found.oid, context) if found.oid >= STAND_INS else None
+    if snapshot.has_failures:
+        _check_failures(snapshot, found.oid, context)
+    oid = snapshot.oids.get(found.oid)
     if oid is None:
+        link.misses(key)
         return _default_dumper(key, format)(key, context)
-    dumper = found(key, context)
+    return _with_oid(found(key, context), oid, snapshot)
+
+
+def _check_failures(snapshot: Snapshot, number: int, context: AdaptContext) -> None:
+    """Raise what there is to say where the type that *number* is of failed here."""
+    stand_in = StandIn.by_number(number)
+    for one in snapshot.shapes_of(stand_in.tracked) if stand_in is not None else ():
+        if one.failure is not None:
+            raise _failed(one, context)
+
+
+def _is_known(
+    key: type, format: pq.Format, context: AdaptContext, link: Link, snapshot: Snapshot
+) -> bool:
+    """Whether *snapshot* tells what to send *key* with, or nothing would."""
+    found = snapshot.find_dumper(key, PyFormat.from_pq(format))
+    if found is None or found.oid < STAND_INS:
+        return True
+    if found.oid in snapshot.ambiguous:
+        assert context.connection is not None
+        return link.has_search_path(context.connection.pgconn)
+    if found.oid in snapshot.oids:
+        return True
+    # It may have been created since. Where psycopg has a dumper of its own for it,
+    # once is enough to ask; else the statement would fail anyway.
+    if link.misses(key):
+        return False
+    try:
+        _default_dumper(key, format)
+    except psycopg.ProgrammingError:
+        return False
+    return True
+
+
+def _with_oid(dumper: abc.Dumper, oid: int, snapshot: Snapshot) -> abc.Dumper:
+    """Have *dumper* send *oid*, and with a composite type those of its attributes."""
     dumper.oid = oid
+    info = snapshot.types.get(oid) if oid else None
+    if isinstance(info, CompositeInfo):
+        send_fields(dumper, info)
     return dumper
 
 
@@ -205,6 +295,7 @@ class _ByValue(Dumper):
     ) -> None:
         super().__init__(key, context)
         self.format = dumper.format
+        self.oid = dumper.oid
         self._context = context
         self._dumper = dumper
         self._link = link
@@ -213,14 +304,23 @@ class _ByValue(Dumper):
         return self._dumper.get_key(obj, format)
 
     def upgrade(self, obj: Any, format: PyFormat) -> Dumper:
+        # Ranges look for their type in what is known of the server.
+        snapshot = self._link.sending(self._context, _is_enough)
         dumper = self._dumper.upgrade(obj, format)
         if dumper.oid >= STAND_INS:
             # Where the server lacks the type, its own error says so.
-            dumper.oid = self._link.oid(dumper.oid, self._context) or INVALID_OID
+            dumper.oid = snapshot.oids.get(dumper.oid, INVALID_OID)
         return dumper  # type: ignore[return-value]
 
     def dump(self, obj: Any) -> Buffer | None:
-        raise NotImplementedError("it is the dumper from upgrade() that dumps")
+        return self._dumper.dump(obj)
+
+    def quote(self, obj: Any) -> Buffer:
+        return self._dumper.quote(obj)
+
+
+def _is_enough(link: Link, snapshot: Snapshot) -> bool:
+    return True
 
 
 def _dumper_factory(format: pq.Format, oid: int) -> DumperFactory:
@@ -232,18 +332,19 @@ def _resolve_dumper_by_oid(
     format: pq.Format, oid: int, key: type, context: AdaptContext | None
 ) -> abc.Dumper:
     link = link_of(context.connection) if context is not None else None
-    stand_in = oid
-    if link is not None and context is not None:
-        if oid >= STAND_INS:
-            # An element of an array, whose OID the binary format carries.
-            oid = link.oid(stand_in, context) or INVALID_OID
-        elif oid >= FIRST_NORMAL_OID:
-            stand_in = link.stand_in(oid, context) or oid
+    adapters = psycopg.adapters
+    if link is not None and context is not None and oid >= FIRST_NORMAL_OID:
+        number = oid if oid >= STAND_INS else link.stand_in(oid, context)
+        snapshot = link.sending(context, _is_enough)
+        if number:
+            if oid >= STAND_INS:
+                # An element of an array, whose OID the binary format carries.
+                oid = snapshot.oids.get(number, INVALID_OID)
+            adapters = snapshot.registration.adapters
+            dumper = adapters.get_dumper_by_oid(number, format)(key, context)
+            return _with_oid(dumper, oid, snapshot)
     # Raises psycopg's own error where it is of no tracked type.
-    adapters = _tracking.current().adapters
-    dumper = adapters.get_dumper_by_oid(stand_in, format)(key, context)
-    dumper.oid = oid
-    return dumper
+    return adapters.get_dumper_by_oid(oid, format)(key, context)
 
 
 def _default_dumper(key: type, format: pq.Format) -> type[abc.Dumper]:

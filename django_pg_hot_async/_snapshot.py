@@ -7,64 +7,107 @@ from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import pq
+from psycopg.adapt import PyFormat
 from psycopg.types import TypeInfo, TypesRegistry
 
 from ._compat import mark_shared, share_types
+from ._registry import Registration, Shape, Shapes, make_info
 
 if TYPE_CHECKING:
-    from psycopg.abc import Loader
+    from psycopg.abc import Dumper, Loader
     from psycopg.adapt import AdaptersMap
 
     from ._catalog import Catalog, TypeRow
-    from ._registry import Registry
+    from ._registry import Registry, StandIn, TrackedType
 
 
 class Snapshot:
     """What a server answered, as maps between its OIDs and the stand-ins.
 
-    Immutable; equal where the answers are. Equal ones of late are one object.
+    Immutable; equal where the servers' types are, whatever the search_path of the
+    connections that asked. Equal answers of late are one object.
     """
 
     def __init__(self, catalog: Catalog, registry: Registry) -> None:
         self.catalog = catalog
         self.registry = registry
-        self.stand_ins: dict[int, int] = {}
-        """OID to stand-in; 0 where psycopg's loader for unknown types is right."""
-        self.oids: dict[int, int] = {}
-        """Stand-in to the OID a parameter is sent with."""
+        self._identity = (catalog.version, *(row.identity for row in catalog.types))
+        self._hash = hash(self._identity)
+        shapes = Shapes(registry, catalog.types)
         # The type that the search_path leads to comes last, so it is the one to
         # send; values of every one are loaded.
-        for row in sorted(self._tracked_rows(), key=lambda row: row.visible):
-            info = registry.infos[row.name]
-            for oid, stand_in in (
-                (row.oid, info.oid),
-                (row.array_oid, info.array_oid),
-            ):
-                if oid:
-                    loadable = stand_in in registry.loadable
-                    self.stand_ins[oid] = stand_in if loadable else 0
-                    self.oids[stand_in] = oid
+        self._rows = {
+            row: stand_in
+            for row in sorted(catalog.types, key=lambda row: row.visible)
+            if (stand_in := shapes.stand_in(row)) is not None
+        }
+        self.stand_ins: dict[int, int] = {}
+        """OID to stand-in; 0 where psycopg's loader for unknown types is right."""
+        self.loaders: tuple[dict[int, type[Loader]], ...] = ({}, {})
+        """For text and for binary: the loader by OID, where it needs no guard."""
+        self.registration = Registration.of(self._in_order())
+        self.has_failures = any(one.failure for one in self._rows.values())
+        self._load()
+        self.oids: dict[int, int] = {}
+        """Stand-in to the OID a parameter is sent with; 0 leaves it to the server."""
+        self.ambiguous: frozenset[int] = self._send()
+        """The stand-ins for which the search_path decides what OID that is."""
 
-        self.loaders: tuple[dict[int, type[Loader]], ...] = tuple(
-            {
-                oid: loader
-                for oid, stand_in in self.stand_ins.items()
-                if (loader := registry.adapters.get_loader(stand_in, format))
-                and stand_in
-            }
-            for format in pq.Format
-        )
-        """For text and for binary: the loader by OID, where it is a tracked type's."""
+    def _in_order(self) -> tuple[StandIn, ...]:
+        """List what to register: as declared, last what is to be sent."""
+        registry = self.registry
+        found: list[StandIn] = []
+        for tracked, absent in zip(registry.types, registry.absent, strict=True):
+            found.append(absent)
+            found += (one for one in self._rows.values() if one.tracked is tracked)
+        return tuple(reversed(dict.fromkeys(reversed(found))))
+
+    def _load(self) -> None:
+        for row, stand_in in self._rows.items():
+            for oid, number in (
+                (row.oid, stand_in.oid),
+                (row.array_oid, stand_in.array_oid),
+            ):
+                if not oid:
+                    continue
+                is_element = number == stand_in.oid
+                is_guarded = stand_in.failure is not None or (
+                    is_element and stand_in.tracked.has_shape
+                )
+                loadable = is_guarded
+                for format in pq.Format:
+                    if loader := stand_in.loaders.get((number, format)):
+                        loadable = True
+                        if not is_guarded:
+                            self.loaders[format][oid] = loader
+                self.stand_ins[oid] = number if loadable else 0
+
+    def _send(self) -> frozenset[int]:
+        by_type: dict[TrackedType, list[TypeRow]] = {}
+        for row, stand_in in self._rows.items():
+            by_type.setdefault(stand_in.tracked, []).append(row)
+        ambiguous: set[int] = set()
+        for rows in by_type.values():
+            for row in rows:
+                stand_in = self._rows[row]
+                numbers = (stand_in.oid, stand_in.array_oid)
+                oids = (row.oid, row.array_oid)
+                if len(rows) > 1:
+                    ambiguous.update(numbers)
+                    if not row.visible:
+                        oids = (0, 0)
+                self.oids.update(zip(numbers, oids, strict=True))
+        return frozenset(ambiguous)
 
     def __eq__(self, other: object) -> bool:
         return self is other or (
             isinstance(other, Snapshot)
             and self.registry is other.registry
-            and self.catalog == other.catalog
+            and self._identity == other._identity
         )
 
     def __hash__(self) -> int:
-        return hash(self.catalog)
+        return self._hash
 
     @staticmethod
     @functools.lru_cache(maxsize=64)
@@ -72,12 +115,24 @@ class Snapshot:
         """Return the snapshot of *catalog*; the last 64 are kept, and shared."""
         return Snapshot(catalog, registry)
 
+    def find_dumper(self, key: type, format: PyFormat) -> type[Dumper] | None:
+        """Return psycopg's dumper for *key*, with a stand-in for its OID, or None."""
+        try:
+            return self.registration.adapters.get_dumper(key, format)
+        except psycopg.ProgrammingError:
+            return None
+
+    def shapes_of(self, tracked: TrackedType) -> list[StandIn]:
+        """Return the stand-ins of *tracked* on this server, one for each shape."""
+        found = [one for one in self._rows.values() if one.tracked is tracked]
+        return list(dict.fromkeys(found))
+
     @functools.cached_property
     def types(self) -> TypesRegistry:
         """psycopg's registry with the tracked types in it, by OID and by name.
 
-        What `Column.type_display`, ``Copy.set_types()``, the dumper of lists and
-        client-side binding look a type up in. Made once, then shared.
+        What `Column.type_display`, ``Copy.set_types()``, the dumpers of lists and
+        ranges and client-side binding look a type up in. Made once, then shared.
         """
         types = TypesRegistry(psycopg.adapters.types)
         for info in self.infos:
@@ -88,16 +143,7 @@ class Snapshot:
     @functools.cached_property
     def infos(self) -> tuple[TypeInfo, ...]:
         """psycopg's description of each tracked type that the server has."""
-        return tuple(
-            TypeInfo(
-                row.name,
-                row.oid,
-                row.array_oid,
-                regtype=row.regtype,
-                delimiter=row.delimiter,
-            )
-            for row in sorted(self._tracked_rows(), key=lambda row: row.visible)
-        )
+        return tuple(_describe(row, one.tracked) for row, one in self._rows.items())
 
     def share_types(self, adapters: AdaptersMap) -> None:
         """Let *adapters* know the types of this server, and none of another."""
@@ -107,6 +153,9 @@ class Snapshot:
         """The OID of each tracked type that the server has, by name."""
         return {info.name: info.oid for info in self.infos}
 
-    def _tracked_rows(self) -> list[TypeRow]:
-        kinds = {tracked.name: tracked.kinds for tracked in self.registry.types}
-        return [row for row in self.catalog.types if row.kind in kinds[row.name]]
+
+def _describe(row: TypeRow, tracked: TrackedType) -> TypeInfo:
+    shape = Shape(row.delimiter, row.labels, row.attributes, row.range_oid, row.subtype)
+    info = make_info(tracked, row.oid, row.array_oid, shape)
+    info.regtype = row.regtype
+    return info

@@ -1,4 +1,5 @@
-"""The types tracked at present: those of Django's apps and backends in use."""
+"""The types tracked at present: those of Django's apps and backends in use, and
+those that the project has declared."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from ._registry import CITEXT, HSTORE, Registry, TrackedType
 
 _registry: Registry | None = None
 _of_backend: tuple[TrackedType, ...] = ()
+_declared: tuple[TrackedType, ...] = ()
 
 
 def current() -> Registry:
@@ -21,7 +23,12 @@ def renew() -> Registry:
     types: tuple[TrackedType, ...] = ()
     if apps.is_installed("django.contrib.postgres"):
         types = (HSTORE, CITEXT)
-    _registry = Registry.of(types + _of_backend)
+    # By name, so that a project may register hstore its own way.
+    by_name = {
+        (tracked.schema, tracked.name): tracked
+        for tracked in (*types, *_of_backend, *_declared)
+    }
+    _registry = Registry.of(tuple(by_name.values()))
     return _registry
 
 
@@ -30,3 +37,18 @@ def track_for_backend(types: tuple[TrackedType, ...]) -> None:
     global _of_backend
     _of_backend = types
     renew()
+
+
+def declared() -> tuple[TrackedType, ...]:
+    """Return the types that the project has declared."""
+    return _declared
+
+
+def declare(types: tuple[TrackedType, ...]) -> None:
+    """Track *types* for the project, and no others it has declared.
+
+    May be called before Django has loaded its apps.
+    """
+    global _declared, _registry
+    _declared = types
+    _registry = None

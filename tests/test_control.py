@@ -14,7 +14,12 @@ def test_public_names():
     for module in (django_pg_hot_async, testing):
         assert module.__all__ == sorted(module.__all__)
         assert all(hasattr(module, name) for name in module.__all__)
-    assert django_pg_hot_async.__all__ == ["forget", "status", "work_unit"]
+    assert django_pg_hot_async.__all__ == [
+        "forget",
+        "register_type",
+        "status",
+        "work_unit",
+    ]
     assert hasattr(signals, "server_changed")
 
 
