@@ -11,11 +11,16 @@ from django.conf import settings
 from django.test.utils import override_settings
 
 import django_pg_hot_async
-from django_pg_hot_async import conf, pool, signals, testing
+from django_pg_hot_async import _tracking, conf, pool, signals, testing
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+# Those that are tests are run as such, by test_rehearsal_plugin.py.
+SNIPPETS = [
+    snippet
+    for snippet in re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    if "def test_" not in snippet
+]
 
 
 @pytest.mark.parametrize("number", range(len(SNIPPETS)))
@@ -30,6 +35,7 @@ def test_snippet_runs(number, monkeypatch):
         with override_settings(PG_HOT_ASYNC=value):
             assert conf.trust("reporting") is conf.Trust.CHECKOUT
             assert conf.is_off("legacy")
+    _tracking.declare(())
     if receiver := namespace.get("tell"):
         assert signals.server_changed.disconnect(receiver)
 
