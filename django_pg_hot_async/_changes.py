@@ -38,7 +38,9 @@ class ServerState:
 def announce(change: Change, *, in_query: bool) -> None:
     """Log *change*, and send `server_changed` unless that was done on arrival.
 
-    *in_query*: a query is under way on the connection that showed the change.
+    *in_query*: a query is under way on the connection that showed the change, or
+    a pool at work on it. A receiver that used the connection, or wanted another
+    of a pool that has no more, would wait for itself: a thread of its own sends.
     """
     _log(change)
     if change.is_return:

@@ -96,5 +96,5 @@ def _look_after(connection: Any, alias: str) -> Any:
 
     link = link_of(connection)
     if link is None and _connections.is_postgresql(connection):
-        link = _connections.look_after(connection, alias)
+        link = _connections.look_after(connection, alias, in_pool=True)
     return link

@@ -1,6 +1,25 @@
 """Signals that this package sends."""
 
+import logging
+from typing import Any
+
 from django.dispatch import Signal
+
+logger = logging.getLogger("django.dispatch")
+
+
+class _Robust(Signal):
+    # Signal._log_robust_failure: Django 5.2.19, 6.0.10 and 6.1.3. It takes the
+    # receiver's __qualname__, which an object with a __call__ has not: that error
+    # then passes through send_robust(), and the receivers after it are not called.
+    def _log_robust_failure(self, receiver: Any, err: BaseException) -> None:
+        logger.error(
+            "Error calling %s in Signal.send_robust() (%s)",
+            getattr(receiver, "__qualname__", repr(receiver)),
+            err,
+            exc_info=err,
+        )
+
 
 #: An alias reached a server, or OIDs, that this process had not seen it reach.
 #:
@@ -14,9 +33,14 @@ from django.dispatch import Signal
 #:
 #: Sent once for each server, or set of OIDs, and process; not for each
 #: connection, not for the first server of an alias, and not for a way back to
-#: one seen before. The sender is None. From a synchronous connection the signal
-#: is sent before `connection_created` returns; where the change shows in the
-#: middle of a query, a thread of its own sends it right after, since a receiver
-#: that used the connection there would wait for itself. An exception in a
-#: receiver is logged, and harms nothing.
-server_changed = Signal()
+#: one seen before. The sender is None. An exception in a receiver is logged, and
+#: harms nothing.
+#:
+#: Receivers may be functions or coroutine functions, and may use the database, that
+#: alias included. From a synchronous connection of Django's the signal is sent
+#: before `connection_created` returns. Where the change shows in the middle of a
+#: query, in an event loop, or to a pool of a project's own, a thread of its own
+#: sends it right after: a receiver there would wait for itself, or the loop for it.
+#: Coroutine functions run in an event loop of that thread; what belongs to another
+#: loop is to be called by `asyncio.run_coroutine_threadsafe()`.
+server_changed = _Robust()
