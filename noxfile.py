@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import nox
@@ -84,6 +85,23 @@ def demo(session: nox.Session) -> None:
     """Cut a fleet under load over from 15 to 18, without the app and with it."""
     install(session, "demo")
     session.run("python", "examples/asgi_project/demo.py", *session.posargs)
+
+
+def newest_python() -> str | None:
+    """The newest supported Python that is installed: it runs all that is measured."""
+    for version in reversed(PYTHONS):
+        # pyenv leaves programs on the path that only say which version to choose.
+        command = [shutil.which(f"python{version}") or "false", "-V"]
+        if subprocess.run(command, capture_output=True).returncode == 0:
+            return version
+    return None
+
+
+@nox.session(python=newest_python())
+def bench(session: nox.Session) -> None:
+    """Measure what the app costs, against Django's own."""
+    install(session, "bench")
+    session.run("python", "-m", "benchmarks", *session.posargs)
 
 
 def install(session: nox.Session, group: str, *requirements: str) -> None:

@@ -1,0 +1,1 @@
+"""What the processes do. Each function is called after `django.setup()`."""

@@ -1,0 +1,154 @@
+"""Memory: of connections that wait, and of a process that has seen many servers.
+
+By `tracemalloc`: what Python and psycopg's C code allocate through Python, to the
+byte. libpq's buffers, the same in all variants, are not in it; they are in the
+resident size (``resident``), which is given beside it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import itertools
+import os
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+from unittest.mock import patch
+
+from django.db import connections
+
+from benchmarks.measures import Metrics, Run
+
+SELECT = "select attrs, tags from product where id = 1"
+
+
+def traced() -> int:
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0]
+
+
+def resident() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def idle_connections() -> Run:
+    """Open so many connections, each by a wrapper of its own; then query over each."""
+    warm = [opened() for _ in range(5)]
+    for wrapper in warm:
+        query(wrapper)
+
+    def run(times: int) -> Metrics:
+        # Without tracing, which takes memory of its own.
+        before = resident()
+        wrappers = [opened() for _ in range(times)]
+        grown = resident() - before
+        for wrapper in wrappers:
+            wrapper.close()
+        del wrapper
+        wrappers.clear()
+        tracemalloc.start()
+        before = traced()
+        wrappers += [opened() for _ in range(times)]
+        idle = traced() - before
+        for wrapper in wrappers:
+            query(wrapper)
+        used = traced() - before
+        tracemalloc.stop()
+        for wrapper in wrappers:
+            wrapper.close()
+        return {
+            "traced": idle / times,
+            "traced_after_query": used / times,
+            "resident": grown / times,
+        }
+
+    return run
+
+
+def opened() -> Any:
+    wrapper: Any = connections.create_connection("default")
+    wrapper.connect()
+    return wrapper
+
+
+def query(wrapper: Any) -> None:
+    with wrapper.cursor() as cursor:
+        cursor.execute(SELECT)
+        cursor.fetchall()
+
+
+def switches() -> Run:
+    """Lead an alias from one real server to another and back, and query over each."""
+    wrapper: Any = connections["default"]
+    other: dict[str, Any] = connections.settings["other"]
+    ports = itertools.cycle([wrapper.settings_dict["PORT"], other["PORT"]])
+
+    def switch() -> None:
+        wrapper.settings_dict["PORT"] = next(ports)
+        query(wrapper)
+        wrapper.close()
+
+    return growth_of(switch)
+
+
+def tenants() -> Run:
+    """Have each switch lead to OIDs never seen, over 1,000 databases by turns.
+
+    The connection and the queries are real. The database's name is made up, as are
+    the OIDs in the answer: so many databases would take 7 MB of disk each.
+    """
+    from django_pg_hot_async import _connections, _link
+    from django_pg_hot_async._server import Server
+
+    wrapper: Any = connections["default"]
+    wrapper.connect()
+    numbers = itertools.count()
+    oids = itertools.count(100_000)
+    read: Any = vars(_link)["read"]
+
+    def read_others(*args: Any) -> Any:
+        catalog = read(*args)
+        rows = tuple(
+            dataclasses.replace(row, oid=next(oids), array_oid=next(oids))
+            for row in catalog.types
+        )
+        return dataclasses.replace(catalog, types=rows)
+
+    def of_another(*_: object) -> Server:
+        return Server(180_000, "10.0.0.1", "5432", f"tenant {next(numbers) % 1000}")
+
+    patch.object(_link, "read", read_others).start()
+    patch.object(Server, "of", of_another).start()
+
+    def switch() -> None:
+        # What the receiver does for a new connection.
+        _connections.look_after(wrapper.connection, "default")
+        query(wrapper)
+        with wrapper.cursor() as cursor:
+            cursor.execute("select %s -> 'a'", [{"a": "1"}])
+
+    return growth_of(switch)
+
+
+def growth_of(switch: Callable[[], None]) -> Run:
+    """Return what measures by how much memory grows, from before the first *switch*."""
+
+    def run(times: int) -> Metrics:
+        tracemalloc.start()
+        start, resident_start = traced(), resident()
+        for _ in range(times // 2):
+            switch()
+        half = traced()
+        for _ in range(times // 2):
+            switch()
+        end = traced()
+        tracemalloc.stop()
+        return {
+            "growth": end - start,
+            "growth_second_half": end - half,
+            "resident_growth": resident() - resident_start,
+        }
+
+    return run

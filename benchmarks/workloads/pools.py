@@ -1,0 +1,50 @@
+"""psycopg pools of a project's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import connection as _connection
+from psycopg.conninfo import make_conninfo
+from psycopg_pool import AsyncConnectionPool
+
+from benchmarks.measures import Run
+
+from .clocks import timed_in_loop
+
+connection: Any = _connection
+
+WHERE = ("host", "port", "user", "dbname")
+
+
+def getconn_and_putconn(configure: bool = False, check: str = "") -> Run:
+    """A connection out of an `AsyncConnectionPool` and back."""
+    from django_pg_hot_async import pool as hooks
+
+    where = connection.get_connection_params()
+    conninfo = make_conninfo(**{name: where[name] for name in WHERE})
+    opened: list[AsyncConnectionPool[Any]] = []
+
+    async def open_pool() -> AsyncConnectionPool[Any]:
+        pool: AsyncConnectionPool[Any] = AsyncConnectionPool(
+            conninfo,
+            kwargs={"autocommit": True},
+            min_size=1,
+            max_size=2,
+            open=False,
+            configure=hooks.aconfigure("shop") if configure else None,
+            check={
+                "": None,
+                "ours": hooks.acheck("shop"),
+                "psycopg": AsyncConnectionPool.check_connection,
+            }[check],
+        )
+        await pool.open(wait=True)
+        opened.append(pool)
+        return pool
+
+    async def once() -> None:
+        pool = opened[0] if opened else await open_pool()
+        await pool.putconn(await pool.getconn())
+
+    return timed_in_loop(once)
