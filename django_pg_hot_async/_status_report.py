@@ -65,23 +65,24 @@ def notes(alias: str, answer: Answer) -> Iterator[str]:
     settings = connections.settings[alias]
     options = settings["OPTIONS"]
     if answer.is_pooled:
+        yield "a pooler is in between: other connections may lead elsewhere"
         trust = conf.trust(alias)
-        yield "a pooler is in between: other connections may lead elsewhere" + (
-            f", and TRUST {trust.name.lower()!r} does not notice when it moves open"
-            " ones; 'checkout' does"
-            if trust < Trust.CHECKOUT
-            else ""
-        )
+        if trust < Trust.CHECKOUT:
+            yield (
+                f"TRUST {trust.name.lower()!r} does not notice when a pooler moves"
+                " open connections; 'checkout' does"
+            )
     pool = options.get("pool")
     if pool:
         is_checked = settings["CONN_HEALTH_CHECKS"] or (
             isinstance(pool, dict) and pool.get("check")
         )
-        yield "connections idle in a process's pool may lead elsewhere" + (
-            "" if is_checked else ", and nothing checks them: CONN_HEALTH_CHECKS is off"
-        )
-    if age := settings["CONN_MAX_AGE"] or settings["CONN_MAX_AGE"] is None:
-        how_long = "for good" if age is True else f"for up to {age} seconds"
+        yield "connections idle in a process's pool may lead elsewhere"
+        if not is_checked:
+            yield "nothing checks connections of that pool: CONN_HEALTH_CHECKS is off"
+    age = settings["CONN_MAX_AGE"]
+    if age != 0:
+        how_long = "for good" if age is None else f"for up to {age} seconds"
         yield f"processes keep connections {how_long}: CONN_MAX_AGE"
     if "," in str(settings["HOST"] or options.get("host", "")):
         yield "several hosts are named: another connection may reach another"

@@ -199,7 +199,7 @@ def test_connections_of_receivers_are_closed(blue, green, aliases):
         ({}, ""),
         ({"CONN_MAX_AGE": 600}, "keep connections for up to 600 seconds: CONN_MAX_AGE"),
         ({"CONN_MAX_AGE": None}, "keep connections for good: CONN_MAX_AGE"),
-        ({"OPTIONS": {"pool": True}}, "nothing checks them: CONN_HEALTH_CHECKS is off"),
+        ({"OPTIONS": {"pool": True}}, "nothing checks connections of that pool: CONN"),
         (
             {"OPTIONS": {"pool": True}, "CONN_HEALTH_CHECKS": True},
             "idle in a process's pool may lead elsewhere",
