@@ -94,6 +94,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--rate", type=float, default=100, help="requests a second, to each fleet"
     )
     parser.add_argument(
+        "--first", type=float, default=20, help="seconds until it cuts over by itself"
+    )
+    parser.add_argument(
         "--port", type=int, default=8000, help="of the page, if it is free"
     )
     parser.add_argument("--open", action="store_true", help="open it in a browser")
@@ -141,7 +144,7 @@ async def show(stage: Stage, options: argparse.Namespace, wait: Wait) -> None:
     """Serve the page until stopped."""
     from rehearsal.page.server import serve
 
-    room = Room(stage, by_itself=not options.manual)
+    room = Room(stage, first=None if options.manual else options.first)
     async with room.open() as task, serve(room, options.port) as url:
         stage.tell(f"the page: {url}")
         say(f"\n    {url}    (Ctrl-C ends it)\n")

@@ -6,6 +6,7 @@ No query is sent: what is not known stays unknown.
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from django.apps import apps
 from django.contrib.postgres.signals import get_citext_oids, get_hstore_oids
@@ -29,7 +30,7 @@ def known_to_app() -> dict[str, int]:
 
     for alias in status():
         if alias["alias"] == ALIAS:
-            found = {}
+            found: dict[str, int] = {}
             for name, type_ in (alias["types"] or {}).items():
                 found[name] = type_["oid"]
                 found[f"{name}[]"] = type_["array_oid"]
@@ -39,8 +40,9 @@ def known_to_app() -> dict[str, int]:
 
 def known_to_django() -> dict[str, int]:
     """Return what ``django.contrib.postgres`` has kept since its first connection."""
-    found = {}
-    for name, get_oids in (("hstore", get_hstore_oids), ("citext", get_citext_oids)):
+    found: dict[str, int] = {}
+    caches: dict[str, Any] = {"hstore": get_hstore_oids, "citext": get_citext_oids}
+    for name, get_oids in caches.items():
         if get_oids.cache_info().currsize:
             oids, array_oids = get_oids(ALIAS)
             for oid, array_oid in zip(oids, array_oids, strict=True):

@@ -13,9 +13,9 @@ from .gauge import SAMPLES, TICK, Gauge
 from .lookout import Lookout
 from .stage import Busy, Stage
 
-FIRST, PAUSE, SOON = 20.0, 40.0, 5.0
-"""Seconds until it cuts over by itself: at first, after a cutover, when told to."""
-BUTTONS = ("cut-over", "roll-back", "app", "by-itself")
+PAUSE, SOON = 40.0, 5.0
+"""Seconds until it cuts over by itself: after it did, and when it is told to."""
+BUTTONS = ("cut-over", "roll-back", "app", "automatic")
 SHOWN = 600.0
 """Seconds of the time line that are shown."""
 
@@ -23,11 +23,11 @@ State = dict[str, Any]
 
 
 class Room:
-    """Watch *stage* and act on it; *by_itself* says whether it cuts over unasked."""
+    """Watch *stage* and act on it; *first* says when to cut over unasked, if at all."""
 
-    def __init__(self, stage: Stage, *, by_itself: bool) -> None:
+    def __init__(self, stage: Stage, *, first: float | None) -> None:
         self.stage = stage
-        self._due = FIRST if by_itself else None
+        self._due = first
         self._tasks: set[asyncio.Task[None]] = set()
         self._gauges: list[Gauge] = []
         self._lookouts: list[Lookout] = []
@@ -60,8 +60,11 @@ class Room:
     # The buttons
 
     def press(self, button: str) -> None:
-        """Begin what *button* says; raise `Busy` or `ValueError` where it cannot be."""
-        if button == "by-itself":
+        """Begin what *button* says; raise `Busy` or `ValueError` where it cannot be.
+
+        Whoever cuts over by hand is left to it: nothing goes by itself from then on.
+        """
+        if button == "automatic":
             self._due = self.stage.seconds + SOON if self._due is None else None
             return
         if self.stage.doing:
@@ -73,8 +76,7 @@ class Room:
         target = {"cut-over": 1, "roll-back": 0}[button]
         if target == self.stage.serving:
             release = shop.release(self.stage.servers[target])
-            raise ValueError(f"{release} serves already")
-        # Whoever takes the controls has them.
+            raise ValueError(f"PostgreSQL {release} serves both fleets already")
         self._due = None
         self._begin(self.stage.cut_over())
 
@@ -134,7 +136,9 @@ class Room:
         for task in [*self._tasks, *asking]:
             if task.done():
                 self._tasks.discard(task)
-                task.result()
+                # Two began at once, and one was first.
+                with contextlib.suppress(Busy):
+                    task.result()
 
     def _describe(self) -> State:
         stage, now = self.stage, self.stage.seconds

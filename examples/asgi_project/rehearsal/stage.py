@@ -123,14 +123,8 @@ class Stage:
                 for fleet in self.fleets
             ]
 
-    async def cut_over(self, target: int | None = None) -> None:
-        """Move both fleets to the other server; raise `Busy` or `ValueError`.
-
-        *target* says which server that is expected to be.
-        """
-        if target is not None and target == self.serving:
-            release = shop.release(self.servers[target])
-            raise ValueError(f"{release} is the server that serves already")
+    async def cut_over(self) -> None:
+        """Move both fleets to the other server; raise `Busy`."""
         source, target = self.serving, 1 - self.serving
         ends = [shop.release(self.servers[end]) for end in (source, target)]
         with self._busy(f"cutting over from {ends[0]} to {ends[1]}"):

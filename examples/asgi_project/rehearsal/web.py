@@ -35,7 +35,7 @@ class Web:
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "rehearsal.worker"),
-                    *("asgi_project.asgi:application", "--lifespan=off"),
+                    "asgi_project.asgi:application",
                     *("--host=127.0.0.1", f"--port={port}"),
                     *(f"--workers={self._workers}", "--log-level=warning"),
                 ],

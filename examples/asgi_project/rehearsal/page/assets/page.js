@@ -97,7 +97,7 @@ function updateButtons() {
     button.setAttribute("aria-disabled", Boolean(state.doing) || name !== next);
   }
   document.getElementById("app").setAttribute("aria-disabled", Boolean(state.doing));
-  document.getElementById("by-itself").setAttribute("aria-pressed", state.due !== null);
+  document.getElementById("automatic").setAttribute("aria-pressed", state.due !== null);
   fill(document, {
     app: `left fleet: ${state.fleets[0].app ? "on" : "off"}`,
     due: state.due === null ? "off" : `on, next in ${Math.ceil(state.due)} s`,
