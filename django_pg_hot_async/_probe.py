@@ -92,7 +92,7 @@ def _ask_into(answers: dict[str, Answer | NotAsked], alias: str) -> None:
     try:
         answers[alias] = ask(alias)
     except Exception as error:
-        answers[alias] = NotAsked("failed", _told(error, connections.settings[alias]))
+        answers[alias] = NotAsked("failed", told(error, connections.settings[alias]))
     finally:
         # Those that receivers of signals opened in this thread, which ends here.
         connections.close_all()
@@ -102,20 +102,28 @@ def ask(alias: str) -> Answer | NotAsked:
     """Ask the server of *alias*, in this thread; raise whatever is raised."""
     if conf.is_off(alias):
         return NotAsked("left_to_django", "left to Django by PG_HOT_ASYNC['ALIASES']")
-    # Not the one that this thread may have open: it may be older than a switch.
-    wrapper = connections.create_connection(alias)
+    wrapper = wrapper_apart(alias)
     if wrapper.vendor != "postgresql":
         return NotAsked("not_postgresql", f"not PostgreSQL ({wrapper.vendor})")
-    options = dict(wrapper.settings_dict["OPTIONS"])
-    options.pop("pool", None)
-    if "PGCONNECT_TIMEOUT" not in os.environ:
-        options.setdefault("connect_timeout", CONNECT_SECONDS)
-    wrapper.settings_dict = {**wrapper.settings_dict, "OPTIONS": options}
     try:
         wrapper.ensure_connection()
         return _ask(wrapper.connection)
     finally:
         wrapper.close()
+
+
+def wrapper_apart(alias: str) -> Any:
+    """Make a wrapper of *alias* that nobody else has, without its pool.
+
+    Not the one that this thread may have open: that may be older than a switch.
+    """
+    wrapper: Any = connections.create_connection(alias)
+    options = dict(wrapper.settings_dict["OPTIONS"])
+    options.pop("pool", None)
+    if "PGCONNECT_TIMEOUT" not in os.environ:
+        options.setdefault("connect_timeout", CONNECT_SECONDS)
+    wrapper.settings_dict = {**wrapper.settings_dict, "OPTIONS": options}
+    return wrapper
 
 
 def _ask(connection: Any) -> Answer | NotAsked:
@@ -130,11 +138,14 @@ def _ask(connection: Any) -> Answer | NotAsked:
         cursor = connection.execute(_ABOUT)
         version, pid, host, port, is_standby = cursor.fetchone()
     snapshot = None if catalog is None else Snapshot.of(catalog, registry)
-    found = {} if snapshot is None else snapshot.by_name()
     return Answer(
         server=replace(link.server, version=version),
         snapshot=snapshot,
-        missing=tuple(name for name in registry.names if name not in found),
+        missing=tuple(
+            str(tracked)
+            for tracked in registry.types
+            if snapshot is None or not snapshot.shapes_of(tracked)
+        ),
         host=host,
         port=port,
         is_standby=is_standby,
@@ -142,7 +153,7 @@ def _ask(connection: Any) -> Answer | NotAsked:
     )
 
 
-def _told(error: Exception, settings: dict[str, Any]) -> str:
+def told(error: Exception, settings: dict[str, Any]) -> str:
     """Write *error* in one line, without a password that may be in it."""
     text = " ".join(str(error).split()) or type(error).__name__
     for password in (settings["PASSWORD"], settings["OPTIONS"].get("password")):

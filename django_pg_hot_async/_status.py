@@ -94,10 +94,10 @@ def status() -> list[AliasStatus]:
 
     ``server`` is the one that the newest connection reached; older connections may
     still lead to another. ``since`` is when it was reached, or when its OIDs changed.
-    ``types`` lacks those that the server does not have. Where a name is that of
-    several types, it stands for the one that is sent, and the others are under
-    "schema.name". ``servers`` are those remembered, the last to change at the end, 64
-    at most; ``is_trusted`` is False after `forget()`, until they are read again.
+    ``types`` lacks those that the server does not have; where one name is that of
+    several, each is under "schema.name". ``servers`` are those remembered, the last to
+    change at the end, 64 at most; ``is_trusted`` is False after `forget()`, until they
+    are read again.
 
     The counts begin with the process and never fall: ``reads`` of types from a server;
     ``changes``, servers or OIDs that were not reached before; ``differences``, reads
@@ -160,18 +160,18 @@ def describe_server(server: Server, snapshot: Snapshot | None) -> ServerStatus:
 
 def describe_types(snapshot: Snapshot) -> dict[str, TypeStatus]:
     """Describe the tracked types that a server has, by name."""
-    rows = {row.oid: row for row in snapshot.catalog.types}
-    types: dict[str, TypeStatus] = {}
-    # Of several types of one name, the one to send comes last.
-    for info in reversed(snapshot.infos):
-        row = rows[info.oid]
-        name = f"{row.schema}.{row.name}" if row.name in types else row.name
-        types[name] = {
+    tracked = {info.oid for info in snapshot.infos}
+    rows = [row for row in snapshot.catalog.types if row.oid in tracked]
+    names = [row.name for row in rows]
+    return {
+        # Which of several is meant depends on the search_path of a connection.
+        row.name if names.count(row.name) == 1 else f"{row.schema}.{row.name}": {
             "schema": row.schema,
             "oid": row.oid,
             "array_oid": row.array_oid,
         }
-    return dict(sorted(types.items()))
+        for row in sorted(rows, key=lambda row: (row.name, row.schema))
+    }
 
 
 def is_release(release: str, expected: str) -> bool:

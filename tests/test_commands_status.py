@@ -17,8 +17,9 @@ from django.core.management import CommandError, call_command
 from django.db.backends.postgresql.base import DatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.test.utils import override_settings
+from psycopg.types.enum import EnumInfo
 
-from django_pg_hot_async import _connections, _probe, status
+from django_pg_hot_async import _connections, _probe, register_type, status
 from django_pg_hot_async.testing import PgBouncer, PostgreSQL
 from django_pg_hot_async.testing._process import poll
 
@@ -33,7 +34,7 @@ from .scenarios import (
     own_database,
     read,
 )
-from .test_status import described, types_of
+from .test_status import declared, described, types_of
 
 ROOT = Path(__file__).parent.parent
 SQLITE = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
@@ -279,6 +280,17 @@ def test_types_that_the_server_lacks(blue, aliases):
         assert "              hstore  absent\n" in run()
         [entry] = run_json()
         assert (list(entry["types"]), entry["missing"]) == (["citext"], ["hstore"])
+
+
+def test_types_of_the_projects_own(blue, aliases):
+    with declared():
+        register_type("mood", EnumInfo)
+        register_type("tenant.mood", EnumInfo)
+        register_type("status_of_nothing", EnumInfo)
+        aliases(default=shop(blue))
+        [entry] = run_json()
+        assert list(entry["types"]) == ["citext", "hstore", "mood"]
+        assert entry["missing"] == ["tenant.mood", "status_of_nothing"]
 
 
 def test_where_no_type_is_tracked(blue, aliases):

@@ -6,19 +6,29 @@ import json
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import psycopg
 import pytest
 from django.test.utils import override_settings
+from psycopg.types.enum import EnumInfo
 
-from django_pg_hot_async import _connections, _memory, forget, pool, status
+from django_pg_hot_async import (
+    _connections,
+    _memory,
+    _tracking,
+    forget,
+    pool,
+    register_type,
+    status,
+)
 from django_pg_hot_async._catalog import Catalog, TypeRow
 from django_pg_hot_async._registry import HSTORE, Registry
 from django_pg_hot_async._server import Server
 from django_pg_hot_async._snapshot import Snapshot
-from django_pg_hot_async._status import describe_types, is_release
+from django_pg_hot_async._status import is_release
 
 from .scenarios import (
     KINDS,
@@ -44,6 +54,22 @@ NOTHING_COUNTED = {
     "reads_in_loop": 0,
     "seconds_in_loop": 0.0,
 }
+
+
+@contextmanager
+def declared():
+    """Take back, at the end, what was declared in the block."""
+    before = _tracking.declared()
+    try:
+        yield
+    finally:
+        _tracking.declare(before)
+        _tracking.renew()
+
+
+def connect():
+    connection.ensure_connection()
+    return connection.connection
 
 
 def lead_to(server, dbname="shop", kind="C1", **settings):
@@ -213,24 +239,44 @@ def test_the_version_is_the_servers_own_word(blue, green, monkeypatch):
 def test_types_that_the_server_lacks_are_left_out(blue):
     with own_database(blue, "status_bare", []):
         lead_to(blue, "status_bare")
-        ask_for("select %s::text[]", [["a"]])
-        forget()
-        pool.configure("default")(connection.connection)
+        pool.configure("default")(connect())
         assert only()["types"] == {}
 
 
-def test_types_of_one_name_in_two_schemas():
-    """The one that is sent has the name to itself."""
+def test_types_of_one_name_in_two_schemas(blue):
+    """Which of them is meant is a matter of each connection's search_path."""
+    with own_database(blue, "status_tenants", ORDERS["blue"]):
+        blue.execute(
+            "create schema tenant; create domain tenant.citext as text",
+            dbname="status_tenants",
+        )
+        blue.execute(
+            "create schema b; create type b.mood as enum ('x')", dbname="status_tenants"
+        )
+        with declared():
+            register_type("mood", EnumInfo)
+            lead_to(blue, "status_tenants")
+            pool.configure("default")(connect())
+            types = only()["types"]
+    assert [*types] == ["citext", "hstore", "b.mood", "public.mood"]
+    assert types["b.mood"]["schema"] == "b"
+    assert types["b.mood"]["oid"] != types["public.mood"]["oid"]
+    assert types["citext"]["schema"] == "public"
 
-    def row(schema, oid, visible):
-        return TypeRow("hstore", schema, oid, oid + 5, "b", ",", "hstore", visible)
 
-    rows = (row("here", 30000, True), row("there", 20000, False))
-    snapshot = Snapshot.of(Catalog(180006, rows), Registry.of((HSTORE,)))
-    assert describe_types(snapshot) == {
-        "hstore": {"schema": "here", "oid": 30000, "array_oid": 30005},
-        "there.hstore": {"schema": "there", "oid": 20000, "array_oid": 20005},
-    }
+def test_types_of_the_projects_own(blue):
+    with declared():
+        register_type("public.mood", EnumInfo)
+        lead_to(blue)
+        read()
+        [[oid, array_oid]] = blue.execute(
+            "select oid::int8, typarray::int8 from pg_type where typname = 'mood'",
+            dbname="shop",
+        )
+        assert only()["types"] == {
+            **types_of(blue),
+            "mood": {"schema": "public", "oid": oid, "array_oid": array_oid},
+        }
 
 
 def test_json_takes_it_and_gives_it_back(blue, green):
