@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import pq
+from psycopg._cursor_base import BaseCursor
 from psycopg.adapt import PyFormat
 from psycopg.types import TypesRegistry
 
@@ -96,6 +97,49 @@ def send_fields(dumper: abc.Dumper, info: CompositeInfo) -> None:
         names._field_types = tuple(info.field_types)
     elif hasattr(names, "info"):
         names.info = info
+
+
+_start_query = BaseCursor._start_query
+_raise_for_result = BaseCursor._raise_for_result
+
+
+def follow_cursors(
+    begin: Callable[[Any], bool], refused: Callable[[Any, psycopg.Error], None]
+) -> None:
+    """Call *begin* when a cursor begins to execute, *refused* when a server refuses.
+
+    *begin* gets the connection, and tells whether loaders and dumpers must not be
+    kept from the execution before: psycopg does so where a cursor gets the same
+    query object again, and then asks nobody. *refused* gets the connection and the
+    error that is about to be raised.
+    """
+
+    # BaseCursor._start_query(), which each way of executing goes through;
+    # ._last_query, without which it makes a new Transformer; ._raise_for_result(),
+    # and ._conn: psycopg 3.2.13 and 3.3.9. A plain function, since it costs less
+    # than a generator around a generator.
+    def start_query(self: Any, query: Any = None) -> Any:
+        if begin(self._conn):
+            self._last_query = None
+        return _start_query(self, query)
+
+    def raise_for_result(self: Any, result: Any) -> Any:
+        try:
+            _raise_for_result(self, result)
+        except psycopg.Error as error:
+            refused(self._conn, error)
+            raise
+
+    cursors: Any = BaseCursor
+    cursors._start_query = start_query
+    cursors._raise_for_result = raise_for_result
+
+
+def leave_cursors() -> None:
+    """Undo `follow_cursors`."""
+    cursors: Any = BaseCursor
+    cursors._start_query = _start_query
+    cursors._raise_for_result = _raise_for_result
 
 
 def drop_prepared_statements(connection: Any) -> None:

@@ -12,11 +12,13 @@ from django.apps import apps
 from django.db.backends.base.base import NO_DB_ALIAS
 
 from . import _adapters, _changes, _contrib, _resolver, conf
-from ._link import Link, attach
+from ._link import Link, attach, link_of
 
 # For a type that is registered late: each connection needs a resolver for the
 # parameters it is made of.
 _looked_after: weakref.WeakSet[Any] = weakref.WeakSet()
+# Those whose errors, and whose units of work, Django sees nothing of.
+_own: weakref.WeakSet[Any] = weakref.WeakSet()
 _lock = threading.Lock()
 
 
@@ -37,6 +39,22 @@ def renew() -> None:
         open_ones = list(_looked_after)
     for pg_connection in open_ones:
         _resolver.install(pg_connection.adapters)
+
+
+def is_own(pg_connection: Any, link: Link) -> None:
+    """Note that the project opened *pg_connection* itself."""
+    link.is_own = True
+    with _lock:
+        _own.add(pg_connection)
+
+
+def own_links() -> list[Link]:
+    """Return the links of the project's own connections, whoever uses them now."""
+    if not _own:
+        return []
+    with _lock:
+        connections = list(_own)
+    return [link for one in connections if (link := link_of(one)) is not None]
 
 
 def is_ours(connection: Any, pg_connection: Any) -> bool:

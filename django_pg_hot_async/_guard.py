@@ -1,8 +1,9 @@
-"""Values that do not fit the shape their type had when the server was last asked.
+"""Values that do not load as what the server last said of their type.
 
 ``ALTER TYPE`` keeps the OID. A label or an attribute that is news makes psycopg's
 loader raise; that is evidence, so the server is asked once more, and the value
-loaded once more, by what it says now.
+loaded once more, by what it says now. So it is with any value that does not parse
+on a connection of the project's own, whose errors nobody else sees.
 """
 
 from __future__ import annotations
@@ -36,11 +37,12 @@ class GuardedLoader(Loader):
     """
 
     def __init__(
-        self, loader: abc.Loader, stand_in: StandIn, context: AdaptContext
+        self, loader: abc.Loader, number: int, stand_in: StandIn, context: AdaptContext
     ) -> None:
         super().__init__(INVALID_OID, context)
         self.format = loader.format
         self._context = context
+        self._is_element = number == stand_in.oid
         self._adopt(loader, stand_in)
 
     def _adopt(self, loader: abc.Loader, stand_in: StandIn) -> None:
@@ -62,6 +64,8 @@ class GuardedLoader(Loader):
         if link is None:
             raise error
         found = link.reread(self._context).shapes_of(tracked)
+        if not self._is_element:
+            raise error
         for stand_in in found:
             loader = stand_in.loaders.get((stand_in.oid, self.format))
             if stand_in is self._stand_in or loader is None or stand_in.failure:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import weakref
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from psycopg.abc import AdaptContext, Loader
-    from psycopg.pq.abc import PGconn, PGresult
+    from psycopg.pq.abc import PGconn
 
     from ._catalog import Catalog
     from ._memory import Alias
@@ -62,14 +61,15 @@ class Link:
     __slots__ = (
         "_epoch",
         "_has_sent",
+        "_is_of_result",
         "_missed",
         "_previous",
         "_reads",
-        "_result",
         "_search_path",
         "_snapshot",
         "_untracked",
         "_warned",
+        "is_own",
         "is_prepared",
         "memory",
         "server",
@@ -80,6 +80,8 @@ class Link:
         self.server = server
         self.is_prepared = False
         """Whether the coming `connection_created` was prepared for already."""
+        self.is_own = False
+        """Whether the project opened it, and Django sees none of its errors."""
         self._snapshot: Snapshot | None = None
         self._previous: Snapshot | None = None
         self._epoch = -1
@@ -92,9 +94,8 @@ class Link:
         self._search_path: bytes | None = None
         self._untracked: frozenset[int] = frozenset()
         self._warned = False
-        # Under "result": a loader made for the result last verified. It holds
-        # that result, and lives no longer than its cursor.
-        self._result: weakref.ref[Any] | None = None
+        # Under "result" trust: not before the OIDs were read for the result at hand.
+        self._is_of_result = True
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -105,6 +106,13 @@ class Link:
         """Begin a new checkout or work unit: what was read before is not trusted."""
         if self.memory.trust >= Trust.CHECKOUT:
             self._snapshot = None
+
+    def begin(self) -> bool:
+        """Begin an execution; return whether a cursor may hold what is stale now."""
+        self._is_of_result = self.memory.trust is not Trust.RESULT
+        if not self._is_of_result:
+            self._snapshot = None
+        return self._previous is not None or self._warned
 
     def doubt(self, *, refused: bool) -> bool:
         """Take an error as evidence against every connection of the alias.
@@ -122,7 +130,12 @@ class Link:
     def loader(self, oid: int, format: pq.Format) -> type[Loader] | None:
         """Return the loader for *oid* where that is decided already: no question."""
         snapshot = self._snapshot
-        if snapshot is None or self._epoch != self.memory.epoch:
+        if (
+            snapshot is None
+            or self._epoch != self.memory.epoch
+            or not self._is_of_result
+            or self.is_own
+        ):
             return None
         return snapshot.loaders[format].get(oid)
 
@@ -134,7 +147,12 @@ class Link:
         database's own error where the read fails.
         """
         reads = self._reads
-        snapshot = self._current(context, getattr(context, "pgresult", None))
+        if not self._is_of_result:
+            # What a parameter was sent with was read before the statement ran.
+            self._is_of_result = True
+            snapshot = self._verify(context)
+        else:
+            snapshot = self._current(context)
         if (
             self._reads == reads
             and oid not in snapshot.stand_ins
@@ -158,10 +176,7 @@ class Link:
         the search_path decides which. Reads as `stand_in` does.
         """
         reads = self._reads
-        if self.memory.trust is Trust.RESULT:
-            snapshot = self._verify(context)
-        else:
-            snapshot = self._current(context)
+        snapshot = self._current(context)
         if self._reads == reads and not is_known(self, snapshot):
             snapshot = self._verify(context, anew=True)
         # The cursor may be older than the read, and hold types of its own.
@@ -183,30 +198,12 @@ class Link:
         reported = pgconn.parameter_status(b"search_path")
         return reported is not None and reported == self._search_path
 
-    def mark_result(self, loader: Any) -> None:
-        """Note that *loader* belongs to the result that was just verified."""
-        self._result = weakref.ref(loader)
-
-    def _current(
-        self, context: AdaptContext, result: PGresult | None = None
-    ) -> Snapshot:
+    def _current(self, context: AdaptContext) -> Snapshot:
         """Return the OIDs to use now, read from the server where trust has ended."""
         snapshot = self._snapshot
-        if (
-            snapshot is None
-            or self._epoch != self.memory.epoch
-            or (
-                self.memory.trust is Trust.RESULT
-                and result is not None
-                and not self._is_verified(result)
-            )
-        ):
+        if snapshot is None or self._epoch != self.memory.epoch:
             snapshot = self._verify(context)
         return snapshot
-
-    def _is_verified(self, result: PGresult) -> bool:
-        loader: Any = self._result and self._result()
-        return loader is not None and loader.result is result
 
     def verify(self, connection: psycopg.Connection[Any]) -> bool:
         """Read the OIDs now, for whatever *connection* is used for next.

@@ -27,7 +27,6 @@ from ._compat import are_dumpers_resolved, resolve_dumpers_by_oid, send_fields
 from ._guard import GuardedLoader
 from ._link import Link, link_of
 from ._registry import STAND_INS, StandIn
-from .conf import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -95,8 +94,6 @@ class LoaderResolver(Loader):
         link = link_of(context.connection)
         if link is None:
             return cls.unknown(oid, context)
-        if link.memory.trust is Trust.RESULT:
-            return _EachResult(oid, context, cls, link)
         decided = link.loader(oid, cls.format)
         if decided is not None:
             return decided(INVALID_OID, context)
@@ -131,8 +128,11 @@ def _loader(
     loader = stand_in.loaders.get((number, resolver.format), resolver.unknown)(
         INVALID_OID, context
     )
-    if number == stand_in.oid and stand_in.tracked.has_shape and context is not None:
-        return GuardedLoader(loader, stand_in, context)
+    if context is not None and (
+        (number == stand_in.oid and stand_in.tracked.has_shape)
+        or ((link := link_of(context.connection)) is not None and link.is_own)
+    ):
+        return GuardedLoader(loader, number, stand_in, context)
     return loader
 
 
@@ -147,41 +147,6 @@ def _failed(stand_in: StandIn, context: AdaptContext | None) -> ImproperlyConfig
     return error
 
 
-class _EachResult(Loader):
-    """Under "result" trust: looks again whenever the cursor has another result.
-
-    A cursor that runs the same query again keeps its loaders by OID.
-    """
-
-    def __init__(
-        self,
-        oid: int,
-        context: AdaptContext,
-        resolver: type[LoaderResolver],
-        link: Link,
-    ) -> None:
-        super().__init__(oid, context)
-        self.format = resolver.format
-        self.result: Any = None
-        self._context = context
-        self._resolver = resolver
-        self._link = link
-        self._resolve()
-
-    def load(self, data: Buffer) -> Any:
-        if getattr(self._context, "pgresult", None) is not self.result:
-            self._resolve()
-        return self._load(data)
-
-    def _resolve(self) -> None:
-        stand_in = self._link.stand_in(self.oid, self._context)
-        self.result = getattr(self._context, "pgresult", None)
-        if self.result is not None:
-            self._link.mark_result(self)
-        loader = _loader(stand_in or self.oid, self._resolver, self._context)
-        self._load = loader.load
-
-
 class DumperResolver(Dumper):
     """Stands where psycopg looks for the dumper of a Python type."""
 
@@ -191,13 +156,7 @@ class DumperResolver(Dumper):
         link = link_of(context.connection) if context is not None else None
         if link is None or context is None:
             return _default_dumper(key, cls.format)(key, context)
-        if link.memory.trust is Trust.RESULT:
-            return _EachStatement(key, context, cls.format, link)
-        dumper = resolve_dumper(key, cls.format, context, link)
-        if link.snapshot is not None and link.snapshot.ambiguous:
-            # The search_path may change while the cursor, and its dumpers, live.
-            return _EachStatement(key, context, cls.format, link)
-        return dumper
+        return resolve_dumper(key, cls.format, context, link)
 
     def dump(self, obj: Any) -> Buffer | None:
         raise NotImplementedError("a resolver is never an instance")
@@ -352,32 +311,3 @@ def _default_dumper(key: type, format: pq.Format) -> type[abc.Dumper]:
     # was registered last.
     py_format = PyFormat.TEXT if format is pq.Format.TEXT else PyFormat.AUTO
     return psycopg.adapters.get_dumper(key, py_format)
-
-
-class _EachStatement(Dumper):
-    """Under "result" trust: looks again for each parameter.
-
-    psycopg asks for the key of each, and makes a dumper for each new key.
-    """
-
-    def __init__(
-        self, key: type, context: AdaptContext, format: pq.Format, link: Link
-    ) -> None:
-        super().__init__(key, context)
-        self.format = format
-        self._context = context
-        self._link = link
-        self._dumper: abc.Dumper | None = None
-
-    def get_key(self, obj: Any, format: PyFormat) -> DumperKey:
-        dumper = resolve_dumper(self.cls, self.format, self._context, self._link)
-        if isinstance(dumper, _ByValue):
-            dumper = dumper.upgrade(obj, format)
-        self._dumper = dumper
-        return (self.cls, type(dumper), dumper.oid)  # type: ignore[return-value]
-
-    def upgrade(self, obj: Any, format: PyFormat) -> Dumper:
-        return self._dumper  # type: ignore[return-value]
-
-    def dump(self, obj: Any) -> Buffer | None:
-        raise NotImplementedError("it is the dumper from upgrade() that dumps")

@@ -26,14 +26,17 @@ _task_prerun: Any = None
 def begin(**kwargs: Any) -> None:
     """Let "checkout" trust begin anew for this thread's, or context's, connections.
 
-    Those that are open: one that is opened later is read from anyway. Nothing is
-    sent. A receiver of the signals below.
+    Those that are open: one that is opened later is read from anyway. And for the
+    project's own, since nothing tells whose they are: somebody else's then costs a
+    read too many. Nothing is sent. A receiver of the signals below.
     """
     wrappers = connections.all(initialized_only=True)
     if async_backend := _connections.find_async_backend():
         wrappers += async_backend.open_wrappers()
-    for wrapper in wrappers:
-        link = link_of(wrapper.connection)
+    for link in (
+        *(link_of(wrapper.connection) for wrapper in wrappers),
+        *_connections.own_links(),
+    ):
         if link is not None:
             link.renew()
 

@@ -34,7 +34,7 @@ def configure(alias: str) -> Callable[[psycopg.Connection[Any]], None]:
     """
 
     def configure_connection(connection: psycopg.Connection[Any]) -> None:
-        link = _look_after(connection, alias)
+        link = _look_after(connection, alias, is_own=True)
         if link is not None:
             link.verify(connection)
 
@@ -47,7 +47,7 @@ def aconfigure(
     """Return a ``configure`` for the async pools; see `configure`."""
 
     async def configure_connection(connection: psycopg.AsyncConnection[Any]) -> None:
-        link = _look_after(connection, alias)
+        link = _look_after(connection, alias, is_own=True)
         if link is not None:
             await link.averify(connection)
 
@@ -88,7 +88,7 @@ def acheck(
     return check_connection
 
 
-def _look_after(connection: Any, alias: str) -> Any:
+def _look_after(connection: Any, alias: str, *, is_own: bool = False) -> Any:
     """Return the link of *connection*, made if it has none; None if it is not ours."""
     # Not at import: this module may be imported by a settings file.
     from . import _connections
@@ -97,4 +97,7 @@ def _look_after(connection: Any, alias: str) -> Any:
     link = link_of(connection)
     if link is None and _connections.is_postgresql(connection):
         link = _connections.look_after(connection, alias, in_pool=True)
+        if is_own:
+            # Not by check(), which Django's own pool may have.
+            _connections.is_own(connection, link)
     return link

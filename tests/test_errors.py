@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from django.db import DataError, InternalError, ProgrammingError
 
-from django_pg_hot_async import _errors, _memory
+from django_pg_hot_async import _evidence, _memory
 from django_pg_hot_async._link import link_of
 from django_pg_hot_async._snapshot import Snapshot
 
@@ -113,4 +113,4 @@ def test_a_value_that_does_not_parse_is_evidence(anew):
     ],
 )
 def test_what_is_evidence(error, evidence):
-    assert _errors.is_evidence(error) is evidence
+    assert _evidence.is_evidence(error) is evidence
