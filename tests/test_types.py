@@ -694,6 +694,38 @@ def test_a_project_may_register_hstore_its_own_way(shop):
         assert (type(value), value) == (Path, '"a"=>"1"')
 
 
+@pytest.mark.parametrize("server_side", [False, True], ids=["client", "server"])
+def test_pgvector_by_its_own_register_function(shop, server_side):
+    """The library's loaders and dumpers, some registered by the name of a class.
+
+    The server's extension is not among PostgreSQL's own, so an enum of that name,
+    with one vector as its label, answers for it.
+    """
+    from pgvector import Vector
+    from pgvector.psycopg.vector import register_vector_info
+
+    shop("create type vector as enum ('[1.0,2.0,3.0]')")
+    connection.settings_dict["OPTIONS"]["server_side_binding"] = server_side
+    with declared(
+        lambda: register_type(
+            "vector", register=lambda info, context: register_vector_info(context, info)
+        )
+    ):
+        senders = _tracking.current().senders
+        assert {Vector, "numpy.ndarray"} <= senders.keys()
+        vector = Vector([1, 2, 3])
+        assert ask_for(
+            "select '[1.0,2.0,3.0]'::vector, array['[1.0,2.0,3.0]'::vector]"
+        ) == (
+            vector,
+            [vector],
+        )
+        assert ask_for("select pg_typeof(%t)::text, %t", [vector, vector]) == (
+            "vector",
+            vector,
+        )
+
+
 def test_copy_takes_a_registered_type_by_name(green, registered):
     with closing(psycopg.connect(green.conninfo("things"))) as mine:
         pool.configure("things")(mine)
