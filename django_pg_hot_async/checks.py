@@ -1,0 +1,312 @@
+"""System checks: what the settings show, and what the servers say.
+
+`docs/checks.md` lists them by id. Those of settings never connect. Those of servers
+run where Django runs checks of databases: ``check --database ALIAS``, ``migrate`` and
+the test runner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from django.apps import apps
+from django.conf import settings
+from django.core import checks
+from django.core.checks import CheckMessage, Error, Info, Tags, Warning
+from django.core.signals import request_started
+from django.db import connections
+from django.db.backends.signals import connection_created
+from django.db.utils import load_backend
+from django.dispatch import Signal
+
+from . import conf
+from .conf import Trust
+
+APP = "django_pg_hot_async"
+POOLER_PORTS = {"6432": "PgBouncer's", "6543": "Supabase's pooler's"}
+"""Ports that poolers listen on unless told otherwise."""
+
+
+def register() -> None:
+    """Register the checks; doing so again changes nothing."""
+    checks.register(check_settings)
+    checks.register(check_servers, Tags.database)
+
+
+def check_settings(
+    app_configs: Any, databases: Any = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Check what can be known without a connection, of every alias."""
+    # Checks stay registered when override_settings() takes the app away.
+    if not apps.is_installed(APP):
+        return []
+    found = list(check_psycopg())
+    if not why_no_psycopg():
+        found += [*_check_receivers(), *_check_aliases()]
+    return found
+
+
+def check_servers(
+    app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Ask the servers behind *databases*; they are None where none is to be asked.
+
+    Two statements each, over a connection of their own. A server that cannot be
+    reached is a warning: Django's own checks do without one.
+    """
+    # Django 5.2 and 6.0 call checks of databases every time, with None; 6.1 does
+    # not, and passes all aliases to those that are asked for by tag.
+    if not databases or not apps.is_installed(APP):
+        return []
+    if why_no_psycopg() or any(_check_receivers()):
+        return []
+    from . import _probe
+
+    found: list[CheckMessage] = []
+    ours = [alias for alias in _aliases() if alias in databases]
+    for alias, answer in _probe.ask_all(ours).items():
+        if isinstance(answer, _probe.Answer):
+            found += _check_answer(alias, answer)
+        elif answer.state == "failed":
+            found.append(
+                Warning(
+                    f"The server behind DATABASES[{alias!r}] was not checked:"
+                    f" {answer.reason}",
+                    hint="Check again once it can be reached.",
+                    id=f"{APP}.W006",
+                )
+            )
+        else:
+            found.append(
+                Info(
+                    f"DATABASES[{alias!r}] leads to a server that speaks PostgreSQL's"
+                    " protocol and is none; nothing is done for it.",
+                    hint="To say that you know, leave it to Django:"
+                    f" {_left_to_django(alias)}.",
+                    id=f"{APP}.I002",
+                )
+            )
+    return found
+
+
+# What settings show
+
+
+def why_no_psycopg() -> str:
+    """Tell why psycopg 3 cannot be imported; return "" where it can.
+
+    Django takes psycopg 2 then, if that is installed.
+    """
+    try:
+        import psycopg  # noqa: F401
+    except ImportError as error:
+        return " ".join(str(error).split()) or "no reason given"
+    return ""
+
+
+def check_psycopg() -> Iterator[CheckMessage]:
+    """Tell which aliases psycopg 2 serves."""
+    reason = why_no_psycopg()
+    if reason:
+        reason = f", since psycopg 3 cannot be imported ({reason})"
+    for alias, database in _aliases("psycopg2").items():
+        yield Error(
+            f"DATABASES[{alias!r}]['ENGINE'] is {database['ENGINE']!r}, which uses"
+            f" psycopg 2{reason}. It registers OIDs for the whole process, and nothing"
+            " looks after them.",
+            hint='Install "psycopg[binary]" and have the backend use it, or leave the'
+            f" alias to Django: {_left_to_django(alias)}.",
+            id=f"{APP}.E001",
+        )
+
+
+def _check_receivers() -> Iterator[CheckMessage]:
+    from ._receiver import APP as connected_uid
+    from ._work_units import UID as begin_uid
+
+    for name, signal, uid in (
+        ("connection_created", connection_created, connected_uid),
+        ("request_started", request_started, begin_uid),
+    ):
+        if not has_receiver(signal, uid):
+            yield Error(
+                f"This package's receiver of {name} is not connected, so that"
+                " connections are not looked after.",
+                hint="Have a ready() that overrides DjangoPgHotAsyncConfig.ready() call"
+                " super().ready(), and disconnect no receivers of other apps.",
+                id=f"{APP}.E002",
+            )
+
+
+def has_receiver(signal: Signal, uid: str) -> bool:
+    """Tell whether a receiver with *uid* is connected."""
+    # Signal.receivers, entries of which begin with (dispatch_uid or id of the
+    # receiver, id of the sender): Django 5.2.19, 6.0.10 and 6.1.3.
+    return any(entry[0][0] == uid for entry in signal.receivers)
+
+
+def _check_aliases() -> Iterator[CheckMessage]:
+    for alias, database in _aliases().items():
+        yield from _check_pooler(alias, database)
+        yield from _check_reuse(alias, database)
+        yield from _check_transactions(alias, database)
+
+
+def _check_pooler(alias: str, database: Mapping[str, Any]) -> Iterator[CheckMessage]:
+    signs = list(_signs_of_a_pooler(alias, database))
+    if not signs:
+        return
+    if conf.trust(alias) < Trust.CHECKOUT:
+        path, text = _trust(alias)
+        yield Warning(
+            f"{' and '.join(signs)}; {text}. A pooler may move an open connection to"
+            " another server, and nothing tells the client.",
+            hint=f"Set {path} to 'checkout'. Silence this where the pooler never moves"
+            " an open connection.",
+            id=f"{APP}.W001",
+        )
+    threshold = database["OPTIONS"].get("prepare_threshold")
+    if threshold is not None:
+        path = f"DATABASES[{alias!r}]['OPTIONS']['prepare_threshold']"
+        yield Warning(
+            f"{path} is {threshold!r}, and {' and '.join(signs)}. A statement prepared"
+            " on one server is not there on the one that a pooler moves on to.",
+            hint=f"Remove {path}; Django's default is None, never to prepare. Silence"
+            " this where the pooler prepares statements anew itself (PgBouncer 1.21 and"
+            " on, with max_prepared_statements).",
+            id=f"{APP}.W003",
+        )
+
+
+def _signs_of_a_pooler(alias: str, database: Mapping[str, Any]) -> Iterator[str]:
+    path = f"DATABASES[{alias!r}]"
+    for keys, value in (
+        ("['PORT']", database["PORT"]),
+        ("['OPTIONS']['port']", database["OPTIONS"].get("port")),
+    ):
+        # Several, for several hosts, stand with commas between them.
+        for port in str(value).split(","):
+            if owner := POOLER_PORTS.get(port.strip()):
+                yield f"{path}{keys} is {value!r}, {owner} port"
+                break
+    key = "DISABLE_SERVER_SIDE_CURSORS"
+    if database.get(key):
+        yield f"{path}['{key}'] is {database[key]!r}, as for a pooler"
+
+
+def _check_reuse(alias: str, database: Mapping[str, Any]) -> Iterator[CheckMessage]:
+    path = f"DATABASES[{alias!r}]"
+    pool = database["OPTIONS"].get("pool")
+    if pool:
+        sign = f"{path}['OPTIONS']['pool'] is {pool!r}"
+    elif database["CONN_MAX_AGE"] != 0:
+        sign = f"{path}['CONN_MAX_AGE'] is {database['CONN_MAX_AGE']!r}"
+    else:
+        return
+    # Django 6.1 and on takes a check; before it, none but its own.
+    own_check = isinstance(pool, Mapping) and pool.get("check") is not None
+    if database["CONN_HEALTH_CHECKS"] or own_check:
+        return
+    yield Warning(
+        f"{path}['CONN_HEALTH_CHECKS'] is {database['CONN_HEALTH_CHECKS']!r}, and"
+        f" {sign}. Each connection that a server cuts as it goes fails a request.",
+        hint=f"Set {path}['CONN_HEALTH_CHECKS'] to True.",
+        id=f"{APP}.W002",
+    )
+
+
+def _check_transactions(
+    alias: str, database: Mapping[str, Any]
+) -> Iterator[CheckMessage]:
+    if conf.trust(alias) is not Trust.CHECKOUT or database["ATOMIC_REQUESTS"]:
+        return
+    path = f"DATABASES[{alias!r}]['ATOMIC_REQUESTS']"
+    yield Info(
+        f"{path} is {database['ATOMIC_REQUESTS']!r}, and {_trust(alias)[1]}. A pooler"
+        " may move the connection in the middle of a request, if that is not one"
+        " transaction.",
+        hint=f"Set {path} to True, or put what belongs together into"
+        " transaction.atomic() yourself and silence this.",
+        id=f"{APP}.I001",
+    )
+
+
+# What servers say
+
+
+def _check_answer(alias: str, answer: Any) -> Iterator[CheckMessage]:
+    if answer.is_pooled and conf.trust(alias) < Trust.CHECKOUT:
+        path, text = _trust(alias)
+        yield Warning(
+            f"DATABASES[{alias!r}] leads to {answer.server} through a pooler;"
+            f" {text}. A pooler may move an open connection to another server, and"
+            " nothing tells the client.",
+            hint=f"Set {path} to 'checkout'. Silence this where the pooler never moves"
+            " an open connection.",
+            id=f"{APP}.W004",
+        )
+    if answer.snapshot is not None:
+        yield from _check_types(alias, answer)
+
+
+def _check_types(alias: str, answer: Any) -> Iterator[CheckMessage]:
+    from . import _tracking
+
+    for tracked in _tracking.declared():
+        shapes = answer.snapshot.shapes_of(tracked)
+        if not shapes:
+            yield Warning(
+                f"register_type() declares {str(tracked)!r}, a"
+                f" {tracked.info_class.__name__}, and {answer.server}, to which"
+                f" DATABASES[{alias!r}] leads, has no such type.",
+                hint="Create it, or correct its name or class. A migration that creates"
+                " it is enough: nothing has to be restarted.",
+                id=f"{APP}.W005",
+            )
+        for shape in shapes:
+            if shape.failure is not None:
+                yield Error(
+                    f"The register function of the type {str(tracked)!r} raised"
+                    f" {shape.failure!r}, given the type as it is on {answer.server},"
+                    f" to which DATABASES[{alias!r}] leads.",
+                    hint="Values of the type cannot be loaded or sent until it does"
+                    " not: correct the arguments of register_type().",
+                    id=f"{APP}.E003",
+                )
+
+
+# Settings
+
+
+def _aliases(driver: str = "psycopg") -> dict[str, Mapping[str, Any]]:
+    """Return the settings of each alias of PostgreSQL that is not left to Django."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for alias, database in connections.settings.items():
+        # A backend that cannot be loaded is for whoever uses the alias to meet.
+        with suppress(Exception):
+            wrapper = load_backend(database["ENGINE"]).DatabaseWrapper
+            if (
+                wrapper.vendor == "postgresql"
+                and wrapper.Database.__name__ == driver
+                and not conf.is_off(alias)
+            ):
+                found[alias] = database
+    return found
+
+
+def _trust(alias: str) -> tuple[str, str]:
+    """Return the path of the setting that decides for *alias*, and what it is."""
+    value = getattr(settings, conf.SETTING, None) or {}
+    own = value.get("ALIASES", {}).get(alias) or {}
+    path = f"{conf.SETTING}['TRUST']"
+    if "TRUST" in own:
+        path = f"{conf.SETTING}['ALIASES'][{alias!r}]['TRUST']"
+    level = conf.trust(alias).name.lower()
+    is_set = "TRUST" in own or "TRUST" in value
+    return path, f"{path} is {'' if is_set else 'not set, that is, '}{level!r}"
+
+
+def _left_to_django(alias: str) -> str:
+    return f"{conf.SETTING}['ALIASES'] = {{{alias!r}: None}}"

@@ -1,0 +1,481 @@
+"""System checks: each id where it should be told, and where it should not."""
+
+from __future__ import annotations
+
+import ast
+import re
+import select
+import socket
+import subprocess
+import sys
+import threading
+import types
+from pathlib import Path
+from typing import Any
+
+import django
+import psycopg2
+import pytest
+from django.apps import apps
+from django.conf import settings
+from django.core import checks as django_checks
+from django.core.management import call_command
+from django.core.signals import request_started
+from django.db.backends.postgresql.base import DatabaseWrapper
+from django.db.backends.signals import connection_created
+from django.test.utils import override_settings
+from psycopg.types.enum import EnumInfo, register_enum
+
+import django_pg_hot_async
+from django_pg_hot_async import _receiver, _tracking, _work_units, checks, register_type
+from django_pg_hot_async.testing import PgBouncer
+
+from .scenarios import KINDS, connections, database, lead, trust
+
+PAGE = (Path(__file__).parent.parent / "docs" / "checks.md").read_text()
+SOURCE = Path(checks.__file__).read_text()
+POOL = {"OPTIONS": {"pool": True}}
+
+
+def found(databases: Any = None) -> dict[str, Any]:
+    """Run Django's checks; return this package's messages by number."""
+    messages = [
+        message
+        for message in django_checks.run_checks(databases=databases)
+        if str(message.id).startswith("django_pg_hot_async.")
+    ]
+    by_number = {str(message.id).rpartition(".")[2]: message for message in messages}
+    assert len(by_number) == len(messages)
+    return by_number
+
+
+@pytest.fixture
+def alias(monkeypatch):
+    """Set an alias, by default "default", that leads nowhere."""
+
+    def set_alias(alias="default", **database):
+        database.setdefault("ENGINE", "django.db.backends.postgresql")
+        configured = connections.configure_settings({"default": database})["default"]
+        monkeypatch.setitem(connections.settings, alias, configured)
+        monkeypatch.setitem(settings.DATABASES, alias, configured)
+
+    set_alias()
+    return set_alias
+
+
+# E001
+
+
+def test_e001_where_psycopg_3_cannot_be_imported(tmp_path):
+    """Django takes psycopg 2 then. It starts, and says what is not done."""
+    code = START.format(apps=["django_pg_hot_async", "django.contrib.postgres"])
+    process = run(code, tmp_path, PSYCOPG_IMPL="none")
+    reason = "requested psycopg implementation 'none' unknown"
+    message = (
+        "DATABASES['default']['ENGINE'] is 'django.db.backends.postgresql', which uses"
+        f" psycopg 2, since psycopg 3 cannot be imported ({reason}). It registers OIDs"
+        " for the whole process, and nothing looks after them."
+    )
+    assert process.stdout.splitlines() == [f"django_pg_hot_async.E001 {message}"]
+    assert process.stderr.strip() == message  # the log
+
+
+def test_e001_of_a_backend_that_uses_psycopg_2(alias, monkeypatch):
+    """Among others that do not, which are looked after."""
+
+    class Psycopg2Wrapper(DatabaseWrapper):
+        Database: Any = psycopg2
+
+    base: Any = types.ModuleType("psycopg2_engine.base")
+    base.DatabaseWrapper = Psycopg2Wrapper
+    monkeypatch.setitem(sys.modules, "psycopg2_engine", types.ModuleType("engine"))
+    monkeypatch.setitem(sys.modules, "psycopg2_engine.base", base)
+    alias("legacy", ENGINE="psycopg2_engine", PORT="6432")
+    assert found().keys() == {"E001"}
+    assert found()["E001"].msg == (
+        "DATABASES['legacy']['ENGINE'] is 'psycopg2_engine', which uses psycopg 2. It"
+        " registers OIDs for the whole process, and nothing looks after them."
+    )
+    assert "PG_HOT_ASYNC['ALIASES'] = {'legacy': None}" in found()["E001"].hint
+    assert found(["legacy"]).keys() == {"E001"}
+    with override_settings(PG_HOT_ASYNC={"ALIASES": {"legacy": None}}):
+        assert found() == {}
+
+
+START = """
+import django, sys
+from django.conf import settings
+settings.configure(
+    INSTALLED_APPS={apps},
+    DATABASES={{
+        "default": {{"ENGINE": "django.db.backends.postgresql"}},
+        "lite": {{"ENGINE": "django.db.backends.sqlite3"}},
+        "none": {{"ENGINE": "no.such.engine"}},
+    }},
+)
+django.setup()
+from django.core.checks import run_checks
+for message in run_checks():
+    print(message.id, message.msg)
+"""
+
+
+def run(code, path, **env):
+    (path / "start.py").write_text(code)
+    root = Path(django_pg_hot_async.__file__).parent.parent
+    return subprocess.run(
+        [sys.executable, path / "start.py"],
+        env={"PYTHONPATH": f"{root}:{path}", **env},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+
+
+# E002
+
+
+@pytest.mark.parametrize(
+    "signal, name, uid",
+    [
+        (connection_created, "connection_created", _receiver.APP),
+        (request_started, "request_started", _work_units.UID),
+    ],
+)
+def test_e002_receiver_was_disconnected(alias, signal, name, uid):
+    assert "E002" not in found()
+    assert signal.disconnect(dispatch_uid=uid)
+    try:
+        assert found()["E002"].msg == (
+            f"This package's receiver of {name} is not connected, so that connections"
+            " are not looked after."
+        )
+        # Asking a server would only say the same in other words.
+        assert found(["default"]).keys() == {"E002"}
+    finally:
+        _receiver.install()
+
+
+def test_e002_ready_was_overridden(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from django_pg_hot_async.apps import DjangoPgHotAsyncConfig\n"
+        "class Mine(DjangoPgHotAsyncConfig):\n"
+        "    def ready(self): pass\n"
+    )
+    process = run(START.format(apps=["mine.Mine"]), tmp_path)
+    lines = process.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["django_pg_hot_async.E002"] * 2
+    process = run(START.format(apps=["django_pg_hot_async"]), tmp_path)
+    assert process.stdout == ""
+
+
+def test_nothing_is_told_without_the_app(alias):
+    alias(PORT="6432", **POOL)
+    names = [config.name for config in apps.get_app_configs()]
+    names.remove("django_pg_hot_async")
+    with override_settings(INSTALLED_APPS=names):
+        assert found() == found(["default"]) == {}
+    assert found().keys() == {"W001", "W002"}
+
+
+# What settings show
+
+
+CHECKED = {"CONN_HEALTH_CHECKS": True}
+OWN_CHECK = {"OPTIONS": {"pool": {"check": print}}}
+
+
+@pytest.mark.parametrize(
+    "level, database, expected",
+    [
+        ("connection", {}, set()),
+        ("connection", {"PORT": "5432"}, set()),
+        ("connection", {"PORT": "16432"}, set()),
+        ("connection", {"PORT": "6432"}, {"W001"}),
+        ("connection", {"PORT": 6543}, {"W001"}),
+        ("connection", {"PORT": "5432,6432"}, {"W001"}),
+        ("connection", {"OPTIONS": {"port": 6432}}, {"W001"}),
+        ("connection", {"DISABLE_SERVER_SIDE_CURSORS": True}, {"W001"}),
+        ("connection", {"DISABLE_SERVER_SIDE_CURSORS": False}, set()),
+        ("server", {"PORT": "6432"}, {"W001"}),
+        ("server", {"HOST": "one,two"}, set()),
+        ("checkout", {"PORT": "6432", "ATOMIC_REQUESTS": True}, set()),
+        ("result", {"PORT": "6432"}, set()),
+        ("connection", POOL, {"W002"}),
+        ("connection", {**POOL, **CHECKED}, set()),
+        ("connection", OWN_CHECK, set()),
+        ("connection", {"OPTIONS": {"pool": {"check": None}}}, {"W002"}),
+        ("connection", {"OPTIONS": {"pool": False}}, set()),
+        ("connection", {"CONN_MAX_AGE": 60}, {"W002"}),
+        ("connection", {"CONN_MAX_AGE": None}, {"W002"}),
+        ("connection", {"CONN_MAX_AGE": None, **CHECKED}, set()),
+        ("connection", {"OPTIONS": {"prepare_threshold": 5}}, set()),
+        ("result", {"PORT": 6432, "OPTIONS": {"prepare_threshold": 0}}, {"W003"}),
+        ("result", {"PORT": 6432, "OPTIONS": {"prepare_threshold": None}}, set()),
+        ("checkout", {}, {"I001"}),
+        ("checkout", {"ATOMIC_REQUESTS": True}, set()),
+        ("connection", {"ATOMIC_REQUESTS": False}, set()),
+        ("connection", {"ENGINE": "django.db.backends.sqlite3", "PORT": 6432}, set()),
+        ("connection", {"ENGINE": "no.such.engine", "PORT": 6432}, set()),
+    ],
+)
+def test_settings(alias, level, database, expected):
+    """And nothing connects: the alias leads nowhere."""
+    alias(**database)
+    with trust(level):
+        assert found().keys() == expected
+    with override_settings(PG_HOT_ASYNC={"ALIASES": {"default": None}}):
+        assert found() == {}
+
+
+def test_w001_names_the_setting_that_decides(alias):
+    alias(PORT="6432", DISABLE_SERVER_SIDE_CURSORS=True)
+    message = found()["W001"]
+    assert message.msg == (
+        "DATABASES['default']['PORT'] is '6432', PgBouncer's port and"
+        " DATABASES['default']['DISABLE_SERVER_SIDE_CURSORS'] is True, as for a pooler;"
+        " PG_HOT_ASYNC['TRUST'] is not set, that is, 'connection'. A pooler may move an"
+        " open connection to another server, and nothing tells the client."
+    )
+    assert message.hint == (
+        "Set PG_HOT_ASYNC['TRUST'] to 'checkout'. Silence this where the pooler never"
+        " moves an open connection."
+    )
+    with trust("server"):
+        assert "; PG_HOT_ASYNC['TRUST'] is 'server'. " in found()["W001"].msg
+    own = {"TRUST": "result", "ALIASES": {"default": {"TRUST": "server"}}}
+    with override_settings(PG_HOT_ASYNC=own):
+        path = "PG_HOT_ASYNC['ALIASES']['default']['TRUST']"
+        assert f"; {path} is 'server'. " in found()["W001"].msg
+        assert f"Set {path} to" in found()["W001"].hint
+
+
+def test_w002_names_settings_and_values(alias):
+    alias(CONN_MAX_AGE=60)
+    assert found()["W002"].msg.startswith(
+        "DATABASES['default']['CONN_HEALTH_CHECKS'] is False, and"
+        " DATABASES['default']['CONN_MAX_AGE'] is 60."
+    )
+    alias(**POOL)
+    assert "DATABASES['default']['OPTIONS']['pool'] is True." in found()["W002"].msg
+
+
+def test_w003_names_settings_and_values(alias):
+    alias(PORT="6543", OPTIONS={"prepare_threshold": 5})
+    assert found()["W003"].msg.startswith(
+        "DATABASES['default']['OPTIONS']['prepare_threshold'] is 5, and"
+        " DATABASES['default']['PORT'] is '6543', Supabase's pooler's port."
+    )
+
+
+def test_i001_names_settings_and_values(alias):
+    with trust("checkout"):
+        assert found()["I001"].msg.startswith(
+            "DATABASES['default']['ATOMIC_REQUESTS'] is False, and"
+            " PG_HOT_ASYNC['TRUST'] is 'checkout'."
+        )
+
+
+def test_silenced_by_id(alias, capsys):
+    alias(PORT="6432")
+    call_command("check")
+    assert "(django_pg_hot_async.W001)" in capsys.readouterr().err
+    with override_settings(SILENCED_SYSTEM_CHECKS=["django_pg_hot_async.W001"]):
+        call_command("check")
+    assert "W001" not in capsys.readouterr().err
+
+
+# What servers say
+
+
+def test_no_server_is_asked_unless_django_asks_for_it(alias, green):
+    lead("default", green.database("shop"))
+    with green.statements() as statements:
+        found()
+        call_command("check")
+        assert checks.check_servers(None) == []
+        assert checks.check_servers(None, databases=[]) == []
+    assert statements == []
+    with green.statements() as statements:
+        assert found(["default"]) == {}
+    assert len([text for text in statements if "pg_catalog" in text]) == 2
+
+
+@pytest.mark.skipif(django.VERSION < (6, 1), reason="5.2 and 6.0 ask with --database")
+def test_check_by_tag_asks_all(alias, green):
+    lead("default", green.database("shop"))
+    with green.statements() as statements:
+        call_command("check", tags=["database"])
+    assert statements
+
+
+def test_w006_a_server_that_cannot_be_reached(alias, green):
+    """Only of the databases that were named; and the check itself goes on."""
+    secret = "do not tell"
+    alias("default", HOST="127.0.0.1", PORT="1", NAME="shop", PASSWORD=secret)
+    alias("other", **green.database("shop"))
+    message = found(["default", "other"])["W006"]
+    assert message.msg.startswith(
+        "The server behind DATABASES['default'] was not checked: "
+    )
+    assert "refused" in message.msg
+    assert secret not in message.msg + message.hint
+    assert found(["other"]) == {}
+
+
+@pytest.mark.pgbouncer
+def test_w004_a_pooler_in_between(alias, green):
+    with PgBouncer(green, "shop") as bouncer:
+        target = bouncer.database()
+        # No port that is known, and nothing else in settings that would show it.
+        lead("default", {**target, "DISABLE_SERVER_SIDE_CURSORS": False})
+        for level in ("server", "connection"):
+            with trust(level):
+                assert found(["default"]).keys() == {"W004"}
+        message = found(["default"])["W004"]
+        assert f":{bouncer.port}/shop through a pooler; PG_HOT_ASYNC" in message.msg
+        assert message.hint.startswith("Set PG_HOT_ASYNC['TRUST'] to 'checkout'.")
+        with trust("result"):
+            assert found(["default"]) == {}
+
+
+@pytest.fixture
+def declare():
+    before = _tracking.declared()
+    yield register_type
+    _tracking.declare(before)
+
+
+def test_w005_a_type_that_the_server_lacks(alias, green, declare):
+    lead("default", green.database("shop"))
+    declare("mood", EnumInfo, register_enum)
+    declare("positive")
+    message = found(["default"])["W005"]
+    assert message.msg.startswith(
+        "register_type() declares 'positive', a TypeInfo, and PostgreSQL"
+    )
+    assert message.msg.endswith(
+        ", to which DATABASES['default'] leads, has no such type."
+    )
+    green.execute("create domain positive as int", dbname="shop")
+    try:
+        assert found(["default"]) == {}
+    finally:
+        green.execute("drop domain positive", dbname="shop")
+
+
+def test_w005_a_type_of_another_kind(alias, green, declare):
+    lead("default", green.database("shop"))
+    declare("product", EnumInfo, register_enum)
+    assert found(["default"]).keys() == {"W005"}
+
+
+def test_e003_a_register_function_that_raises(alias, green, declare):
+    def register_no_ok(info, context):
+        if "ok" in info.labels:
+            raise LookupError("no such mood")
+        register_enum(info, context)
+
+    lead("default", green.database("shop"))
+    declare("mood", EnumInfo, register_no_ok)
+    message = found(["default"])["E003"]
+    assert message.msg.startswith(
+        "The register function of the type 'mood' raised LookupError('no such mood'),"
+        " given the type as it is on PostgreSQL"
+    )
+
+
+class Posing:
+    """A server in front of *server* that says what CockroachDB says of itself."""
+
+    VALUE = b"crdb_version\0CockroachDB CCL v26.1.0\0"
+
+    def __init__(self, server):
+        self._server = server
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc):
+        with self._socket:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+
+    def _serve(self):
+        """Serve one client after the other, until the socket is shut down."""
+        while True:
+            try:
+                client, _ = self._socket.accept()
+            except OSError:
+                return
+            with (
+                client,
+                socket.create_connection(("127.0.0.1", self._server.port)) as server,
+            ):
+                self._pass_on(client, server)
+
+    def _pass_on(self, client, server):
+        server.sendall(client.recv(65536))
+        # AuthenticationOk, and behind it one more ParameterStatus.
+        ok = server.recv(9, socket.MSG_WAITALL)
+        assert ok == b"R" + bytes([0, 0, 0, 8, 0, 0, 0, 0])
+        length = (4 + len(self.VALUE)).to_bytes(4, "big")
+        client.sendall(ok + b"S" + length + self.VALUE)
+        while True:
+            for one in select.select([client, server], [], [], 30)[0]:
+                if not (data := one.recv(65536)):
+                    return
+                (server if one is client else client).sendall(data)
+
+
+def test_i002_a_server_that_only_speaks_the_protocol(alias, green):
+    with Posing(green) as posing:
+        target = green.database("shop")
+        options = {"sslmode": "disable", "gssencmode": "disable"}
+        lead("default", {**target, "PORT": str(posing.port), "OPTIONS": options})
+        message = found(["default"])["I002"]
+        assert message.msg == (
+            "DATABASES['default'] leads to a server that speaks PostgreSQL's protocol"
+            " and is none; nothing is done for it."
+        )
+        with override_settings(PG_HOT_ASYNC={"ALIASES": {"default": None}}):
+            assert found(["default"]) == {}
+
+
+def test_a_pool_and_an_open_connection_stay_as_they_are(alias, green):
+    lead("default", database(green.database("shop"), KINDS["C3"]))
+    KINDS["C3"].read()
+    before = connections["default"].pool.get_stats()["pool_size"]
+    assert found(["default"]) == {}
+    assert connections["default"].pool.get_stats()["pool_size"] == before
+
+
+# docs/checks.md
+
+
+def test_the_page_lists_them_all():
+    """Once each, in order: errors, warnings, hints; and the level is the letter's."""
+    numbers = re.findall(r"^\| `django_pg_hot_async\.(\w+)` \|", PAGE, re.MULTILINE)
+    assert numbers == sorted(set(numbers), key=lambda one: ("EWI".index(one[0]), one))
+    levels = {"E": "Error", "W": "Warning", "I": "Info"}
+    calls = ast.walk(ast.parse(SOURCE))
+    told = [
+        (call.func.id, ast.unparse(keyword.value).rpartition(".")[2].rstrip("'"))
+        for call in calls
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
+        for keyword in call.keywords
+        if keyword.arg == "id"
+    ]
+    assert sorted(number for _, number in told) == sorted(numbers)
+    assert all(level == levels[number[0]] for level, number in told)
+
+
+def test_each_has_a_test():
+    text = Path(__file__).read_text()
+    for number in re.findall(r"APP\}\.(\w+)", SOURCE):
+        assert f"def test_{number.lower()}_" in text
