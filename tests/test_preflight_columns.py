@@ -237,9 +237,9 @@ def test_untracked_and_registered_as_suggested(sides):
         report = sides.compare()
         said = run()
     assert {one.type.name for one in report.untracked} == {"emails", "deep"}
-    names = "hstore citext mood Odd_Mood size span spans email ltree"
+    expected = "hstore citext mood Odd_Mood size span spans email ltree"
     assert verdicts(report) == {
-        name.replace("_", " "): "other_oid" for name in names.split()
+        name.replace("_", " "): "other_oid" for name in expected.split()
     }
     assert "Ready: 9 tracked types, 9 with other OIDs" in said
 
