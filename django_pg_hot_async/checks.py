@@ -155,7 +155,7 @@ def _check_aliases() -> Iterator[CheckMessage]:
 
 
 def _check_pooler(alias: str, database: Mapping[str, Any]) -> Iterator[CheckMessage]:
-    signs = list(_signs_of_a_pooler(alias, database))
+    signs = list(signs_of_a_pooler(alias, database))
     if not signs:
         return
     if conf.trust(alias) < Trust.CHECKOUT:
@@ -180,7 +180,8 @@ def _check_pooler(alias: str, database: Mapping[str, Any]) -> Iterator[CheckMess
         )
 
 
-def _signs_of_a_pooler(alias: str, database: Mapping[str, Any]) -> Iterator[str]:
+def signs_of_a_pooler(alias: str, database: Mapping[str, Any]) -> Iterator[str]:
+    """Tell what in the settings of *alias* is there for a pooler."""
     path = f"DATABASES[{alias!r}]"
     for keys, value in (
         ("['PORT']", database["PORT"]),

@@ -11,9 +11,12 @@ import sys
 import textwrap
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import psycopg2
 import pytest
 from django.core.management import call_command
+from django.db.backends.postgresql.base import DatabaseWrapper as PostgreSQLWrapper
 from django.db.backends.sqlite3.base import DatabaseWrapper as SQLite
 
 from django_pg_hot_async._preflight import types
@@ -102,9 +105,28 @@ def test_other_driver(sides, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "tests.other_driver", ModuleType("other_driver"))
     monkeypatch.setitem(sys.modules, "tests.other_driver.base", module)
     point("green", {"ENGINE": "tests.other_driver", "NAME": str(tmp_path / "file")})
-    said = fail("default", "green")
-    assert said.startswith("'green' is connected to by ")
-    assert "psycopg 3 alone" in said
+    assert fail("default", "green") == (
+        "'green' leads to a server that is no PostgreSQL, though it speaks its"
+        " protocol, or is not connected to by psycopg 3"
+    )
+
+
+class Psycopg2Wrapper(PostgreSQLWrapper):
+    """A backend that has stayed with psycopg 2."""
+
+    Database: Any = psycopg2
+
+
+def test_psycopg_2(sides, monkeypatch):
+    module = ModuleType("tests.other_driver.base")
+    vars(module)["DatabaseWrapper"] = Psycopg2Wrapper
+    monkeypatch.setitem(sys.modules, "tests.other_driver", ModuleType("other_driver"))
+    monkeypatch.setitem(sys.modules, "tests.other_driver.base", module)
+    target = sides.green.database(sides.dbname)
+    point("green", {**target, "ENGINE": "tests.other_driver"})
+    assert fail("default", "green").startswith(
+        "'green' is connected to by psycopg 2: nothing is looked after with it"
+    )
 
 
 SECRET = "hunter2-is-no-password"
@@ -271,12 +293,12 @@ def manage(sides, tmp_path):
         )
     )
 
-    def run_it(*arguments):
+    def run_it(*arguments, **environment):
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         return subprocess.run(
             [sys.executable, "manage.py", "pg_hot_preflight", *arguments],
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, "PYTHONPATH": path, **environment},
             capture_output=True,
             text=True,
         )
@@ -302,6 +324,11 @@ def test_exit_status(sides, manage):
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("CommandError: 'grene' is no alias in DATABASES")
+
+    # Django takes psycopg 2 then, and starts.
+    done = manage("default", "green", PSYCOPG_IMPL="none")
+    assert done.returncode == 2
+    assert "CommandError: psycopg 3 cannot be imported (requested" in done.stderr
 
 
 # What is written about it

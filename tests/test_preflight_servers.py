@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from django.db import OperationalError
 from django.test.utils import override_settings
 
 from django_pg_hot_async import pool
-from django_pg_hot_async._preflight import reading
+from django_pg_hot_async._preflight import reading, statements
 from django_pg_hot_async._preflight.facts import PreflightError
 from django_pg_hot_async.testing import PgBouncer, PostgreSQL, Replication
 from django_pg_hot_async.testing._process import run as run_program
@@ -267,6 +268,21 @@ def test_hostile_search_path(sides):
     assert report.green.role == "primary"
     assert {column.name for column in report.green.columns} >= {"attrs", "feels"}
     assert report.is_ready
+
+
+def test_every_name_is_qualified():
+    """Those too that no test above would be led astray by."""
+    sent = [text for name, text in vars(statements).items() if name.isupper()]
+    texts = [text for text in sent if isinstance(text, str)]
+    assert len(texts) == 8
+    for text in texts:
+        rest = re.sub(r"OPERATOR\(pg_catalog\.(=|<>|>=|>)\)", "", text)
+        assert not re.search("[<>=|~+/-]", rest), rest
+        assert not re.findall(r"::(?!pg_catalog\.)", rest)
+        assert not re.findall(r"\b(?:FROM|JOIN) (?!\(?pg_catalog\.|ROWS)\S+", rest)
+        called = set(re.findall(r"(?<![.\w])(\w+)\(", rest))
+        # Keywords, an alias with its columns, and what EXTRACT is short for.
+        assert called <= {"EXTRACT", "ARRAY", "wanted"}, called
 
 
 def test_nothing_is_written(sides):

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import psycopg
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connections
 from django.db.utils import Error
@@ -65,27 +64,25 @@ def _open(alias: str) -> Any:
             f"{alias!r} is no PostgreSQL but {wrapper.display_name}:"
             f" DATABASES[{alias!r}]['ENGINE'] is {wrapper.settings_dict['ENGINE']!r}"
         )
+    if wrapper.Database.__name__ == "psycopg2":
+        raise PreflightError(
+            f"{alias!r} is connected to by psycopg 2: nothing is looked after with it,"
+            ' so every process would have to be restarted; install "psycopg[binary]"'
+            f" and have DATABASES[{alias!r}]['ENGINE'] use it"
+        )
     try:
         wrapper.ensure_connection()
     except (Error, ImproperlyConfigured) as error:
         wrapper.close()
         said = told(error, wrapper.settings_dict)
         raise PreflightError(f"cannot connect to {alias!r}: {said}") from error
-    if problem := _is_no_postgresql(wrapper.connection):
+    if not is_postgresql(wrapper.connection):
         wrapper.close()
-        raise PreflightError(f"{alias!r} {problem}")
-    return wrapper
-
-
-def _is_no_postgresql(connection: Any) -> str | None:
-    if not isinstance(connection, psycopg.Connection):
-        return (
-            f"is connected to by {type(connection).__module__}; OIDs are looked after"
-            " with psycopg 3 alone: pip install 'psycopg[binary]>=3.2'"
+        raise PreflightError(
+            f"{alias!r} leads to a server that is no PostgreSQL, though it speaks its"
+            " protocol, or is not connected to by psycopg 3"
         )
-    if not is_postgresql(connection):
-        return "leads to a server that speaks PostgreSQL's protocol, but is another"
-    return None
+    return wrapper
 
 
 def _read(

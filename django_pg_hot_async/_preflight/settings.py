@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from django_pg_hot_async import conf
+from django_pg_hot_async.checks import signs_of_a_pooler
 from django_pg_hot_async.conf import Trust
 
 from .facts import Facts, Finding
@@ -36,8 +37,8 @@ def find_in_settings(
             "warning",
             "prepare_threshold",
             f"{path}['OPTIONS']['prepare_threshold']",
-            f"{path} prepares statements, and {evidence}: on a connection that it"
-            " moves they do not exist",
+            f"{path} prepares statements, and {evidence}: they are not there on the"
+            " server that a pooler moves a connection to",
             "Leave prepare_threshold out: Django's default is not to prepare.",
         )
     if not conf.is_off(alias):
@@ -57,7 +58,7 @@ def _find_in_trust(
             "trust",
             path,
             f"OIDs of {alias} are trusted for a {trust.name.lower()}, and {evidence}:"
-            " it can move connections that are open",
+            " a pooler can move connections that are open",
             f'{path} = "checkout", and each request in one transaction'
             " (ATOMIC_REQUESTS).",
         )
@@ -78,9 +79,7 @@ def _is_checked(settings: Mapping[str, Any], pool: Any) -> bool:
 
 
 def _pooler(settings: Mapping[str, Any], facts: Facts) -> str:
-    """Say what shows that there is a pooler; nothing where nothing does."""
+    """Tell what shows that there is a pooler; nothing where nothing does."""
     if facts.pooled:
         return f"a pooler answers at {facts.address}"
-    if settings.get("DISABLE_SERVER_SIDE_CURSORS"):
-        return "DISABLE_SERVER_SIDE_CURSORS is for a pooler"
-    return ""
+    return " and ".join(signs_of_a_pooler(facts.alias, settings))
