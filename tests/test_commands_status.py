@@ -377,6 +377,13 @@ def test_an_alias_that_is_not_postgresql(blue, aliases):
         assert (error, code) == ("there was nothing to ask", 2)
 
 
+def test_a_project_without_postgresql(aliases):
+    """There is nothing to wait for, and nothing wrong with that otherwise."""
+    aliases(default=SQLITE)
+    assert run() == "default\n  server      not PostgreSQL (sqlite)\n"
+    assert run_failing("--expect", "18")[1:] == ("there was nothing to ask", 2)
+
+
 def test_a_server_that_is_not_postgresql(blue, aliases, monkeypatch):
     """CockroachDB speaks the protocol; nothing of ours is sent to it."""
     monkeypatch.setattr(_connections, "is_postgresql", lambda connection: False)
@@ -441,6 +448,27 @@ def test_a_server_that_hangs(blue, aliases, monkeypatch):
         for thread in threading.enumerate():
             if thread.name == "ask default":
                 thread.join()
+
+
+def test_how_long_a_server_may_take_to_accept(blue, aliases, monkeypatch):
+    """What is set, in whatever way, holds; libpq's own default is for ever."""
+
+    def timeout():
+        return (
+            _probe.wrapper_apart("default")
+            .settings_dict["OPTIONS"]
+            .get("connect_timeout")
+        )
+
+    monkeypatch.delenv("PGCONNECT_TIMEOUT", raising=False)
+    aliases(default=shop(blue))
+    assert timeout() == _probe.CONNECT_SECONDS
+    assert connections.settings["default"]["OPTIONS"] == {}
+    aliases(default=shop(blue, OPTIONS={"connect_timeout": 30}))
+    assert timeout() == 30
+    monkeypatch.setenv("PGCONNECT_TIMEOUT", "40")
+    aliases(default=shop(blue))
+    assert timeout() is None
 
 
 def test_no_password_is_printed(blue, aliases):
