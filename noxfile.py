@@ -82,9 +82,23 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Cut a fleet under load over from 15 to 18, without the app and with it."""
+    """Show fleets with the app and without it cut over from 15 to 18, under load."""
     install(session, "demo")
-    session.run("python", "examples/asgi_project/demo.py", *session.posargs)
+    session.run(
+        "python",
+        "examples/asgi_project/demo.py",
+        *session.posargs,
+        # Seconds it has for its table after Ctrl-C.
+        interrupt_timeout=60,
+        terminate_timeout=10,
+    )
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """Test the demo's page in Chromium; needs that, and npm for axe-core."""
+    install(session, "browser")
+    session.run("pytest", "tests/test_browser.py", *session.posargs)
 
 
 def newest_python() -> str | None:

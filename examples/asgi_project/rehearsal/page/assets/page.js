@@ -103,7 +103,7 @@ function updateButtons() {
     due: state.due === null ? "off" : `on, next in ${Math.ceil(state.due)} s`,
   });
   if (state.doing) say(`${state.doing} …`);
-  else if (/ …$/.test(status.textContent)) say(`PostgreSQL ${state.servers[state.serving].release} serves both fleets.`);
+  else if (/^$| …$/.test(status.textContent)) say(`PostgreSQL ${state.servers[state.serving].release} serves both fleets.`);
 }
 
 function updateFleet(fleet, { app, rows, wrong, undecoded, fault, workers }, index) {
@@ -121,7 +121,7 @@ function updateFleet(fleet, { app, rows, wrong, undecoded, fault, workers }, ind
     rows: count(rows),
     undecoded: count(undecoded),
     sign: goingWrong ? "✕" : "✓",
-    verdict: goingWrong ? `going wrong: ${count(Math.round(rate))} rows a second` : "right at the moment",
+    verdict: verdict(rate, failing, wrong + undecoded),
     "right-now": Math.round(latest[RIGHT]),
     "wrong-now": Math.round(latest[WRONG]),
     "answered-now": Math.round(latest[ANSWERED]),
@@ -132,9 +132,15 @@ function updateFleet(fleet, { app, rows, wrong, undecoded, fault, workers }, ind
   for (const [name, at] of [["wrong-now", WRONG], ["failed-now", FAILED]]) {
     fleet.querySelector(`[data-is=${name}]`).classList.toggle("is", latest[at] > 0);
   }
-  if (!goingWrong && wrong === 0) fill(fleet, { verdict: "every row right" });
   updateFault(fleet.querySelector("[data-is=fault]"), fault);
   updateWorkers(fleet.querySelector("[data-is=workers]"), workers, state);
+}
+
+function verdict(rate, failing, total) {
+  if (!total) return "every row right";
+  const wrong = [[rate, "rows"], [failing, "requests"]].filter(([value]) => value > 0);
+  if (!wrong.length) return "right at the moment";
+  return `going wrong: ${wrong.map(([value, what]) => `${Math.ceil(value)} ${what}`).join(", ")} a second`;
 }
 
 function updateFault(element, fault) {

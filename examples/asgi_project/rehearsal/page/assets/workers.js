@@ -35,7 +35,7 @@ function updateTypes(list, rows) {
   list.replaceChildren(...rows.map((row) => {
     const [type, known, right] = row;
     const line = document.createElement("div");
-    line.append(element("dt", type), element("dd", known ?? "not read"));
+    line.append(element("dt", type), element("dd", known ?? "–"));
     if (isStale(row)) {
       line.lastChild.className = "stale";
       line.lastChild.append(` ✕ is ${right}`);
