@@ -22,7 +22,14 @@ from .demo import Demo, descendants, running, wait_for_end
 # nox -s tests goes without; nox -s browser brings it.
 pytest.importorskip("playwright")
 
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    Locator,
+    Page,
+    ViewportSize,
+    expect,
+    sync_playwright,
+)
 
 AXE = "axe-core@4.14.1"
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
@@ -75,7 +82,7 @@ def open_page(browser: Browser) -> Iterator[Open]:
     def open_page(
         demo: Demo, size: tuple[int, int] = DESKTOP, wait: bool = True, **options: Any
     ) -> Page:
-        viewport = {"width": size[0], "height": size[1]}
+        viewport = ViewportSize(width=size[0], height=size[1])
         context = browser.new_context(viewport=viewport, **options)
         context.set_default_timeout(SLOW)
         contexts.append(context)
@@ -287,7 +294,7 @@ def test_nothing_stands_in_the_way(
         bring(page, server)
         if server == NEW and "off" in page.locator("#app small").inner_text():
             expect(page.locator("#left")).to_have_class(re.compile("going-wrong"))
-            save(page, f"{page.viewport_size['width']}-{scheme}", full_page=True)  # type: ignore[index]
+            save(page, f"{size[0]}-{scheme}", full_page=True)
         page.evaluate(f"{axe}; 0")
         found = page.evaluate("() => axe.run()")
         assert len(found["passes"]) > 20
