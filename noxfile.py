@@ -98,7 +98,7 @@ def demo(session: nox.Session) -> None:
 def browser(session: nox.Session) -> None:
     """Test the demo's page in Chromium; needs that, and npm for axe-core."""
     install(session, "browser")
-    session.run("pytest", "tests/test_browser.py", *session.posargs)
+    session.run("python", "-m", "pytest", "tests/test_browser.py", *session.posargs)
 
 
 def newest_python() -> str | None:
