@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import select
 import socket
@@ -125,7 +126,7 @@ def run(code, path, **env):
     root = Path(django_pg_hot_async.__file__).parent.parent
     return subprocess.run(
         [sys.executable, path / "start.py"],
-        env={"PYTHONPATH": f"{root}:{path}", **env},
+        env={**os.environ, "PYTHONPATH": f"{root}:{path}", **env},
         check=True,
         capture_output=True,
         text=True,
