@@ -12,7 +12,6 @@ import psycopg
 from django.apps import apps
 from django.core.exceptions import FieldError
 from django.db import connections
-from django.db.backends.postgresql.operations import DatabaseOperations
 from django.db.models import Model, TextField
 from django.db.models.functions import Cast
 from django.db.utils import DatabaseErrorWrapper
@@ -190,6 +189,9 @@ def _values_watched(report: Callable[[str, Any, str, Any], None]) -> Iterator[No
     By `get_db_converters()`, which a backend is asked for by every query that
     returns rows (Django 5.2.19, 6.0.9 and 6.1.3).
     """
+    # Django 5.2 cannot import it before django.db.models.
+    from django.db.backends.postgresql.operations import DatabaseOperations
+
     original = DatabaseOperations.get_db_converters
     own = "get_db_converters" in vars(DatabaseOperations)
 
