@@ -71,6 +71,15 @@ def two_databases(blue: PostgreSQL, green: PostgreSQL, dbname: str) -> Iterator[
             server.drop_database(dbname)
 
 
+def upgrade(one: PostgreSQL, other: PostgreSQL, dbname: str) -> Any:
+    """A database on either of the servers, the older of which is blue.
+
+    Whichever way round the tests are run: an older server is a finding of its own.
+    """
+    blue, green = sorted((one, other), key=lambda server: server.major)
+    return two_databases(blue, green, dbname)
+
+
 def point(alias: str, target: dict[str, Any]) -> None:
     """Add *alias* to DATABASES, or point it elsewhere."""
     connections.settings[alias] = connections.configure_settings({"default": target})[

@@ -13,7 +13,7 @@ from django_pg_hot_async._preflight.output import as_text
 from django_pg_hot_async._preflight.report import wanted_types
 from django_pg_hot_async.testing import PostgreSQL
 
-from .preflight import found, run, two_databases, verdicts
+from .preflight import found, run, two_databases, upgrade, verdicts
 from .scenarios import CITEXT, HSTORE, ORDERS, TABLE
 
 MOOD = Wanted("mood", None, "e")
@@ -25,7 +25,7 @@ EMAIL = Wanted("email", None, "bderm")
 
 @pytest.fixture
 def sides(blue, green):
-    with two_databases(blue, green, "preflight") as sides:
+    with upgrade(blue, green, "preflight") as sides:
         yield sides
 
 

@@ -19,7 +19,7 @@ from django_pg_hot_async._preflight.facts import Wanted
 from django_pg_hot_async._preflight.output import as_data, as_text
 from django_pg_hot_async._preflight.reading import read_side
 
-from .preflight import found, run, two_databases, verdicts
+from .preflight import found, run, upgrade, verdicts
 from .scenarios import CITEXT, HSTORE, MOOD, connections
 
 TYPES = [HSTORE, CITEXT, MOOD]
@@ -32,7 +32,7 @@ create table product (id bigint primary key, name text not null, attrs hstore,
 
 @pytest.fixture
 def sides(blue, green):
-    with two_databases(blue, green, "preflight_columns") as sides:
+    with upgrade(blue, green, "preflight_columns") as sides:
         yield sides
 
 

@@ -22,7 +22,7 @@ from django.db.backends.sqlite3.base import DatabaseWrapper as SQLite
 from django_pg_hot_async._preflight import types
 from django_pg_hot_async.testing import PgBouncer
 
-from .preflight import fail, point, run, two_databases
+from .preflight import fail, point, run, upgrade
 from .scenarios import CITEXT, HSTORE, ORDERS, TABLE, lead
 
 ROOT = Path(__file__).parent.parent
@@ -31,7 +31,7 @@ PAGE = (ROOT / "docs" / "preflight.md").read_text()
 
 @pytest.fixture
 def sides(blue, green):
-    with two_databases(blue, green, "preflight_command") as sides:
+    with upgrade(blue, green, "preflight_command") as sides:
         yield sides
 
 

@@ -22,7 +22,7 @@ from django_pg_hot_async.testing import PgBouncer, PostgreSQL, Replication
 from django_pg_hot_async.testing._process import run as run_program
 from django_pg_hot_async.testing._process import run_user
 
-from .preflight import found, point, run, two_databases, verdicts
+from .preflight import found, point, run, two_databases, upgrade, verdicts
 from .scenarios import CITEXT, HSTORE, ORDERS, TABLE, connections, lead
 
 TYPES = [HSTORE, CITEXT]
@@ -30,7 +30,7 @@ TYPES = [HSTORE, CITEXT]
 
 @pytest.fixture
 def sides(blue, green):
-    with two_databases(blue, green, "preflight_servers") as sides:
+    with upgrade(blue, green, "preflight_servers") as sides:
         yield sides
 
 
