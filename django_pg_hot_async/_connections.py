@@ -19,6 +19,8 @@ from ._link import Link, attach, link_of
 _looked_after: weakref.WeakSet[Any] = weakref.WeakSet()
 # Those whose errors, and whose units of work, Django sees nothing of.
 _own: weakref.WeakSet[Any] = weakref.WeakSet()
+# Those that a pool has read from whenever it hands them out.
+_checked: weakref.WeakSet[Any] = weakref.WeakSet()
 _lock = threading.Lock()
 
 
@@ -48,12 +50,22 @@ def is_own(pg_connection: Any, link: Link) -> None:
         _own.add(pg_connection)
 
 
-def own_links() -> list[Link]:
-    """Return the links of the project's own connections, whoever uses them now."""
+def is_checked(pg_connection: Any) -> None:
+    """Note that a pool checks *pg_connection* before it hands it out."""
+    if pg_connection not in _checked:
+        with _lock:
+            _checked.add(pg_connection)
+
+
+def own_links(*, checked: bool) -> list[Link]:
+    """Return the links of the project's own connections, whoever uses them now.
+
+    Those that a pool checks are left out unless *checked*.
+    """
     if not _own:
         return []
     with _lock:
-        connections = list(_own)
+        connections = [one for one in _own if checked or one not in _checked]
     return [link for one in connections if (link := link_of(one)) is not None]
 
 

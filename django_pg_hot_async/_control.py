@@ -53,9 +53,9 @@ def work_unit(function: F | None = None) -> WorkUnit | F:
     connections in a thread, and it takes an await to get there.
 
     A unit has no end other than the next one's beginning. It counts for the
-    connections that this thread, or task, has open at its beginning; one that is
-    opened later is read from anyway. Requests, and tasks of `django.tasks` and of
-    Celery, begin one by themselves.
+    connections of Django's that this thread, or task, has open at its beginning,
+    and for all of the project's own; one that is opened later is read from anyway.
+    Requests, and tasks of `django.tasks` and of Celery, begin one by themselves.
     """
     if function is not None:
         return WorkUnit()(function)

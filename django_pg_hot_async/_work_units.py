@@ -23,7 +23,7 @@ _task_prerun: Any = None
 """Celery's signal, once it is connected to."""
 
 
-def begin(**kwargs: Any) -> None:
+def begin(signal: object = None, **kwargs: Any) -> None:
     """Let "checkout" trust begin anew for this thread's, or context's, connections.
 
     Those that are open: one that is opened later is read from anyway. And for the
@@ -33,10 +33,10 @@ def begin(**kwargs: Any) -> None:
     wrappers = connections.all(initialized_only=True)
     if async_backend := _connections.find_async_backend():
         wrappers += async_backend.open_wrappers()
-    for link in (
-        *(link_of(wrapper.connection) for wrapper in wrappers),
-        *_connections.own_links(),
-    ):
+    # What a pool checks was read from as it was handed out. Were it read from again
+    # for each request that starts elsewhere, its event loop would be held for it.
+    own_links = _connections.own_links(checked=signal is None)
+    for link in (*(link_of(wrapper.connection) for wrapper in wrappers), *own_links):
         if link is not None:
             link.renew()
 

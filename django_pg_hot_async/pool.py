@@ -64,7 +64,7 @@ def check(alias: str) -> Callable[[psycopg.Connection[Any]], None]:
     """
 
     def check_connection(connection: psycopg.Connection[Any]) -> None:
-        link = _look_after(connection, alias)
+        link = _look_after(connection, alias, is_checked=True)
         if link is None or not link.verify(connection):
             from psycopg_pool import ConnectionPool
 
@@ -79,7 +79,7 @@ def acheck(
     """Return a ``check`` for `AsyncConnectionPool`; see `check`."""
 
     async def check_connection(connection: psycopg.AsyncConnection[Any]) -> None:
-        link = _look_after(connection, alias)
+        link = _look_after(connection, alias, is_checked=True)
         if link is None or not await link.averify(connection):
             from psycopg_pool import AsyncConnectionPool
 
@@ -88,7 +88,9 @@ def acheck(
     return check_connection
 
 
-def _look_after(connection: Any, alias: str, *, is_own: bool = False) -> Any:
+def _look_after(
+    connection: Any, alias: str, *, is_own: bool = False, is_checked: bool = False
+) -> Any:
     """Return the link of *connection*, made if it has none; None if it is not ours."""
     # Not at import: this module may be imported by a settings file.
     from . import _connections
@@ -100,4 +102,6 @@ def _look_after(connection: Any, alias: str, *, is_own: bool = False) -> Any:
         if is_own:
             # Not by check(), which Django's own pool may have.
             _connections.is_own(connection, link)
+    if is_checked:
+        _connections.is_checked(connection)
     return link

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import django
+import psycopg
 import pytest
 from asgiref.sync import ThreadSensitiveContext, async_to_sync, sync_to_async
 from django.core.handlers.asgi import ASGIHandler
@@ -24,8 +25,9 @@ from django.core.signals import request_started
 from django.http import JsonResponse
 from django.test.utils import override_settings
 from django.urls import path
+from psycopg_pool import AsyncConnectionPool
 
-from django_pg_hot_async import _memory, _work_units, work_unit
+from django_pg_hot_async import _memory, _work_units, pool, work_unit
 
 from .scenarios import KINDS, ask_for, close_all, connection, database, lead, trust
 from .shop.models import Product
@@ -481,6 +483,62 @@ def test_nothing_is_sent_at_the_beginning(green):
         pass
     assert statements == []
     assert _memory.alias("default").reads == 1
+
+
+# Connections of the project's own
+
+
+@pytest.fixture
+async def own(green):
+    """A pool with both hooks, and reads of its connections to count."""
+    async with AsyncConnectionPool(
+        green.conninfo("shop"),
+        min_size=4,
+        max_size=4,
+        open=False,
+        configure=pool.aconfigure("own"),
+        check=pool.acheck("own"),
+    ) as own:
+        await own.wait()
+        yield own
+
+
+async def test_requests_leave_alone_what_a_pool_checks(own):
+    """Requests at once, each with a connection: none has another's loop held."""
+    used = 0
+
+    async def requests():
+        nonlocal used
+        for _ in range(5):
+            async with own.connection() as conn:
+                for _ in range(3):
+                    await request_started.asend(sender=None)
+                    await (await conn.execute(SELECT)).fetchone()
+            used += 1
+
+    await asyncio.gather(*(requests() for _ in range(4)))
+    alias = _memory.alias("own")
+    assert (alias.reads, alias.reads_in_loop) == (4 + used, 0)
+
+
+async def test_requests_count_for_connections_that_nothing_checks(green):
+    async with await psycopg.AsyncConnection.connect(green.conninfo("shop")) as amine:
+        await pool.aconfigure("own")(amine)
+        await request_started.asend(sender=None)
+        assert await (await amine.execute(SELECT)).fetchone() == (ATTRS,)
+    with psycopg.connect(green.conninfo("shop")) as mine:
+        pool.configure("own")(mine)
+        request_started.send(sender=None)
+        assert mine.execute(SELECT).fetchone() == (ATTRS,)
+    assert _memory.alias("own").reads == 4
+
+
+async def test_a_unit_begun_by_hand_counts_for_all(own):
+    async with own.connection() as conn:
+        before = _memory.alias("own").reads
+        async with work_unit():
+            await (await conn.execute(SELECT)).fetchone()
+        assert _memory.alias("own").reads == before + 1
 
 
 # docs/work-units.md
