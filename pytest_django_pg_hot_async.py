@@ -87,7 +87,6 @@ def no_wrong_rows(pg_hot_rehearsal: Rehearsal) -> Iterator[Watcher]:
     """Fail if a row was read wrongly, or could not be: see `testing.Watcher`."""
     from django_pg_hot_async.testing import Watcher
 
-    __tracebackhide__ = True
     with Watcher(pg_hot_rehearsal) as watcher:
         yield watcher
 

@@ -82,7 +82,7 @@ def _start_afresh(aliases: Iterable[str]) -> None:
             manager.clear_cache()
 
 
-def in_thread_of_async_code(function: Callable[[], None]) -> None:
+def in_thread_of_async_code(function: Callable[[], object]) -> None:
     """Run it in the one thread in which the ORM's async methods do their work.
 
     It outlives every test's event loop, and so do the connections it has open.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -63,8 +62,7 @@ def transfer(
             if there:
                 _run(into, "truncate {} cascade", there)
             for name, columns in tables.items():
-                if columns:
-                    _copy(out, into, name, columns)
+                _copy(out, into, name, columns)
             before_commit()
         for [view] in into.execute(VIEWS).fetchall():
             _run(into, "refresh materialized view {}", [view])
@@ -72,14 +70,12 @@ def transfer(
 
 
 def _copy(out: Any, into: Any, name: str, columns: list[str]) -> None:
-    what = [sql.SQL(name), sql.SQL(", ".join(columns))]
-    with contextlib.ExitStack() as stack:
-        write = stack.enter_context(
-            into.cursor().copy(sql.SQL("copy {} ({}) from stdin").format(*what))
-        )
-        read = stack.enter_context(
-            out.cursor().copy(sql.SQL("copy {} ({}) to stdout").format(*what))
-        )
+    # A list of none is not taken; then there is nothing to name either.
+    table = f"{name} ({', '.join(columns)})" if columns else name
+    with (
+        into.cursor().copy(sql.SQL(f"copy {table} from stdin")) as write,
+        out.cursor().copy(sql.SQL(f"copy {table} to stdout")) as read,
+    ):
         for data in read:
             write.write(data)
 
