@@ -120,7 +120,13 @@ SHAPES = {
         MOOD,
         ENUM.format("'sad', 'it''s ok'"),
         ENUM.format("'sad', 'glad'"),
-        ("break", """it lacks "it's ok", and has 'glad'"""),
+        ("break", "it lacks 'it''s ok', and has 'glad'"),
+    ),
+    "labels-lost": (
+        MOOD,
+        ENUM.format("'sad', 'so', 'ok'"),
+        ENUM.format("'ok'"),
+        ("break", "it lacks 'sad', 'so'"),
     ),
     "label-more": (
         MOOD,

@@ -399,6 +399,10 @@ def test_left_to_django(sides):
         "hstore has another OID there, and default is left to Django"
     )
     assert said.count("OTHER OID, NOT HANDLED") == 2
+    sides.create([], ["drop extension citext"])
+    with override_settings(PG_HOT_ASYNC={"ALIASES": {"default": None}}):
+        codes = [finding.code for finding in sides.compare().of("break")]
+    assert codes == ["not_handled", "missing"]
 
 
 # A server that goes away

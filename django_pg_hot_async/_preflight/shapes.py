@@ -19,8 +19,8 @@ def find_in_shapes(
 
 
 def _labels(here: TypeFacts, there: TypeFacts) -> Said:
-    gone = [repr(label) for label in here.shape if label not in there.shape]
-    more = [repr(label) for label in there.shape if label not in here.shape]
+    gone = [_literal(label) for label in here.shape if label not in there.shape]
+    more = [_literal(label) for label in there.shape if label not in here.shape]
     if gone:
         says = f"it lacks {listed(gone)}"
         if more:
@@ -30,6 +30,10 @@ def _labels(here: TypeFacts, there: TypeFacts) -> Said:
         hint = "See that the Enum in Python, or what stands for it, takes that."
         return "warning", f"it has {listed(more)} as well", hint
     return "warning", "its labels are in another order", "ORDER BY follows that order."
+
+
+def _literal(label: str) -> str:
+    return "'" + label.replace("'", "''") + "'"
 
 
 def _attributes(here: TypeFacts, there: TypeFacts) -> Said:
