@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import pytest_django_pg_hot_async as plugin
+from django_pg_hot_async.testing import Stage
 
 from .conftest import BLUE, GREEN
 from .test_readme import README
@@ -21,7 +23,9 @@ from .test_readme import README
 PROJECT = Path(__file__).with_name("rehearsal_project")
 OUTER = {"CI", "DJANGO_SETTINGS_MODULE", "PGSERVICEFILE", "PYTEST_ADDOPTS"}
 NAME = plugin.__name__
+PAGE = (Path(__file__).parent.parent / "docs" / "rehearsal.md").read_text()
 [SNIPPET] = re.findall(r"```python\n([^`]*def test_.*?)```", README, re.DOTALL)
+PAGE_SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 def is_installed():
@@ -55,7 +59,7 @@ def results(done):
     """What became of each test, as the summary says: "PASSED", or "ERROR FAILED"."""
     found: dict[str, list[str]] = {}
     for word, name in re.findall(
-        r"^(PASSED|FAILED|ERROR|SKIPPED) \S+::(\S+)", done.stdout, re.MULTILINE
+        r"^(PASSED|FAILED|ERROR|SKIPPED) \S+?::(\S+)", done.stdout, re.MULTILINE
     ):
         found.setdefault(name, []).append(word)
     return {name: " ".join(sorted(words)) for name, words in found.items()}
@@ -74,9 +78,15 @@ def run(project):
 @pytest.fixture(scope="module")
 def with_app(tmp_path_factory, green):
     """All the project's tests, and pytest-django's database on a server of ours."""
+    project = copy_project(tmp_path_factory.mktemp("with"))
+    for number, snippet in enumerate(PAGE_SNIPPETS):
+        if "# conftest.py" in snippet:
+            (project / "conftest.py").write_text(snippet)
+        elif "unittest" not in snippet:
+            (project / f"test_page_{number}.py").write_text(snippet)
     return run_pytest(
-        copy_project(tmp_path_factory.mktemp("with")),
-        *("test_readme.py", "upgrade.py"),
+        project,
+        *(*sorted(path.name for path in project.glob("test_*.py")), "upgrade.py"),
         SHOP_PORT=str(green.port),
         SHOP_SSLMODE="disable",
     )
@@ -92,6 +102,13 @@ def without_app(tmp_path_factory):
 
 
 LINES = "test_an_order_survives_the_upgrade"
+PAGE_RESULTS = {
+    "test_our_code_survives": "PASSED",
+    "test_either_route[service]": "PASSED",
+    "test_either_route[pgbouncer]": "PASSED",
+    "test_async_code": "PASSED",
+    "test_who_is_reached": "PASSED",
+}
 
 
 def test_the_lines_of_the_readme(with_app):
@@ -108,6 +125,7 @@ def test_the_lines_of_the_readme_fail_without_the_app(without_app):
 def test_what_a_project_may_ask(with_app):
     assert results(with_app) == {
         LINES: "PASSED",
+        **PAGE_RESULTS,
         "test_watched[service]": "PASSED",
         "test_watched[pgbouncer]": "PASSED",
         "test_async": "PASSED",
@@ -150,6 +168,35 @@ def without_pytest_django(project, run):
     file = project / "pytest.ini"
     file.write_text(re.sub("(?m)^DJANGO_SETTINGS_MODULE.*\n", "", file.read_text()))
     return functools.partial(run, "-p", "no:django")
+
+
+def test_the_page_without_pytest(project):
+    [snippet] = [snippet for snippet in PAGE_SNIPPETS if "unittest" in snippet]
+    (project / "test_unit.py").write_text(snippet)
+    environ = {key: value for key, value in os.environ.items() if key not in OUTER}
+    path = f"{project}:{Path(plugin.__file__).parent}"
+    done = subprocess.run(
+        [sys.executable, "-m", "django", "test", "test_unit", "--settings", "settings"],
+        cwd=project,
+        env={**environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert "Ran 1 test" in done.stdout and done.returncode == 0, done.stdout
+
+
+def test_the_page_names_every_option_and_its_default():
+    options = re.findall(r"^\| `(pg_hot_\w+)` \| `(\w+)` \|", PAGE, re.MULTILINE)
+    defaults = inspect.signature(Stage).parameters
+    assert dict(options) == {
+        "pg_hot_blue": str(defaults["blue"].default),
+        "pg_hot_green": str(defaults["green"].default),
+        "pg_hot_aliases": " ".join(defaults["aliases"].default),
+        "pg_hot_route": inspect.signature(Stage.rehearse).parameters["route"].default,
+    }
+    for target in re.findall(r"\]\(\.\./([^)#]+)", PAGE):
+        assert (Path(__file__).parent.parent / target).exists()
 
 
 def test_without_pytest_django(project, without_pytest_django):
