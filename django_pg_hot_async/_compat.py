@@ -104,14 +104,18 @@ _raise_for_result = BaseCursor._raise_for_result
 
 
 def follow_cursors(
-    begin: Callable[[Any], bool], refused: Callable[[Any, psycopg.Error], None]
+    begin: Callable[[Any], bool],
+    refused: Callable[[Any, psycopg.Error], None],
+    *,
+    each: bool,
 ) -> None:
     """Call *begin* when a cursor begins to execute, *refused* when a server refuses.
 
     *begin* gets the connection, and tells whether loaders and dumpers must not be
     kept from the execution before: psycopg does so where a cursor gets the same
-    query object again, and then asks nobody. *refused* gets the connection and the
-    error that is about to be raised.
+    query object again, and then asks nobody. Unless *each* execution matters, it is
+    called for those only. *refused* gets the connection and the error that is
+    about to be raised.
     """
 
     # BaseCursor._start_query(), which each way of executing goes through;
@@ -119,7 +123,7 @@ def follow_cursors(
     # and ._conn: psycopg 3.2.13 and 3.3.9. A plain function, since it costs less
     # than a generator around a generator.
     def start_query(self: Any, query: Any = None) -> Any:
-        if begin(self._conn):
+        if (each or self._last_query is query) and begin(self._conn):
             self._last_query = None
         return _start_query(self, query)
 

@@ -16,6 +16,7 @@ from django.contrib.postgres import operations, signals
 from django.db.backends.signals import connection_created
 
 from . import _memory, conf
+from ._link import link_of
 
 # Tried on Django 5.2.19, 6.0.9 and 6.1.3. The names that hold Django's functions:
 _HOLDERS: dict[str, tuple[ModuleType, ...]] = {
@@ -52,9 +53,12 @@ def register_type_handlers(connection: Any, **kwargs: Any) -> None:
     this package does it all. Called by a migration that created an extension, it
     makes every connection of the alias read OIDs before it next uses them.
     """
+    is_received = "signal" in kwargs
+    if is_received and link_of(connection.connection) is not None:
+        return  # Each checkout comes this way.
     if conf.is_off(connection.alias):
         _DJANGOS["register_type_handlers"](connection, **kwargs)
-    elif "signal" not in kwargs:
+    elif not is_received:
         _memory.alias(connection.alias).withdraw()
 
 

@@ -44,11 +44,9 @@ def install() -> None:
     noticing = cached_property(NoticingErrorWrapper)
     noticing.__set_name__(DatabaseWrapper, "wrap_database_errors")
     DatabaseWrapper.wrap_database_errors = noticing  # type: ignore[assignment,method-assign]
-    _evidence.install()
 
 
 def uninstall() -> None:
     """Leave them Django's own."""
     if "wrap_database_errors" in vars(DatabaseWrapper):
         del DatabaseWrapper.wrap_database_errors
-    _evidence.uninstall()

@@ -9,8 +9,10 @@ from typing import Any
 
 import psycopg
 
+from . import conf
 from ._compat import follow_cursors, leave_cursors
 from ._link import link_of
+from .conf import Trust
 
 # PostgreSQL's errcodes appendix; what a parameter of a type that is gone, or is
 # another one now, meets with.
@@ -58,8 +60,12 @@ def _begin(connection: Any) -> bool:
 
 
 def install() -> None:
-    """Follow the cursors of every psycopg connection of the process."""
-    follow_cursors(_begin, notice)
+    """Follow the cursors of every psycopg connection of the process.
+
+    Each execution of theirs costs a call, and another one where ``PG_HOT_ASYNC`` has
+    a result as the longest that anything is trusted for.
+    """
+    follow_cursors(_begin, notice, each=conf.has_level(Trust.RESULT))
 
 
 def uninstall() -> None:

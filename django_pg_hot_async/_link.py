@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("django_pg_hot_async")
 
-_ATTRIBUTE = "_django_pg_hot_async"
+ATTRIBUTE = "_django_pg_hot_async"
 
 
 def link_of(connection: Any) -> Link | None:
     """Return the link of *connection*; None where it is not ours to look after."""
-    link: Link | None = getattr(connection, _ATTRIBUTE, None)
+    link: Link | None = getattr(connection, ATTRIBUTE, None)
     return link
 
 
@@ -47,7 +47,7 @@ def attach(connection: Connection, alias: str) -> Link:
     Raise `psycopg.OperationalError` where the connection is lost.
     """
     link = Link(_memory.alias(alias), Server.of(connection.pgconn))
-    setattr(connection, _ATTRIBUTE, link)
+    setattr(connection, ATTRIBUTE, link)
     return link
 
 

@@ -25,7 +25,7 @@ from . import _tracking
 from ._catalog import FIRST_NORMAL_OID
 from ._compat import are_dumpers_resolved, resolve_dumpers_by_oid, send_fields
 from ._guard import GuardedLoader
-from ._link import Link, link_of
+from ._link import ATTRIBUTE, Link, link_of
 from ._registry import STAND_INS, StandIn
 
 if TYPE_CHECKING:
@@ -91,7 +91,8 @@ class LoaderResolver(Loader):
             return _loader(oid, cls, context)
         if oid < FIRST_NORMAL_OID or context is None:
             return cls.unknown(oid, context)
-        link = link_of(context.connection)
+        # link_of(), without a call: this runs for each column of each result.
+        link: Link | None = getattr(context.connection, ATTRIBUTE, None)
         if link is None:
             return cls.unknown(oid, context)
         decided = link.loader(oid, cls.format)

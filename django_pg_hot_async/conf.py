@@ -72,6 +72,12 @@ def trust(alias: str) -> Trust:
     return configuration.default if level is None else level
 
 
+def has_level(level: Trust) -> bool:
+    """Whether anything may be trusted to *level*."""
+    configuration = read()
+    return level in (configuration.default, *configuration.aliases.values())
+
+
 def is_off(alias: str) -> bool:
     """Whether ``PG_HOT_ASYNC["ALIASES"]`` leaves *alias* to Django."""
     return read().aliases.get(alias, Trust.CONNECTION) is None
