@@ -39,7 +39,10 @@ _pools: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncConnectionPool[Any]] =
 async def connection() -> AsyncIterator[AsyncConnection[Row]]:
     """Lend a connection for one transaction, which ends with the block."""
     pool = await open_pool()
-    async with pool.connection() as connection:
+    async with pool.connection() as connection, connection.transaction():
+        # Once more, within the transaction: a pooler moves connections between
+        # two, such as the pool's own check and this one.
+        await check(connection)
         yield connection
 
 
