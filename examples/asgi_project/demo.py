@@ -71,6 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say("stopped")
     if stage is not None:
         say("\n" + table([fleet.result for fleet in stage.fleets]) + "\n")
+        for fleet in stage.fleets:
+            for key, text in fleet.tally.examples.items():
+                say(f"{fleet.title}, {key}: {text}")
     if stage is None or (stopped and options.fast):
         return 130
     problems = find_problems(stage.right.result, clients_held=held)

@@ -41,8 +41,6 @@ class Fleet:
     ) -> None:
         self.title = title
         self.with_app = with_app
-        self.was_changed = False
-        """Whether its workers were ever restarted with, or without, the app."""
         self.dbname = dbname
         self.replication = Replication(blue, green, dbname, name=dbname)
         self.workers: Sequence[Web] = ()
@@ -63,7 +61,7 @@ class Fleet:
             self.route = stack.enter_context(self._make_route(source, self.dbname))
             stack.enter_context(self.replication)
             stack.callback(lambda: stop(self.workers))
-            self.workers = self._start_workers()
+            self.workers = self._start_workers(self.with_app)
             self.replication.wait()
             self._stack = stack.pop_all()
         return self
@@ -98,12 +96,11 @@ class Fleet:
     async def change_app(self, with_app: bool) -> None:
         """Deploy the workers anew, with the app or without it; no request fails."""
         old = self.workers
-        self.with_app, self.was_changed = with_app, True
-        new = await asyncio.to_thread(self._start_workers)
-        self.workers = new
+        self.workers = await asyncio.to_thread(self._start_workers, with_app)
         if self._load:
-            await self._load.move([web.url for web in new])
+            await self._load.move([web.url for web in self.workers])
         await asyncio.to_thread(stop, old)
+        self.with_app = with_app
 
     def check(self) -> None:
         """Look for what was written under load, on the servers themselves."""
@@ -116,11 +113,8 @@ class Fleet:
             source, self.dbname
         ) == shop.fingerprint(target, self.dbname)
 
-    def _start_workers(self) -> list[Web]:
-        environ = {
-            **self.route.environ,
-            "DEMO_WITHOUT_APP": str(int(not self.with_app)),
-        }
+    def _start_workers(self, with_app: bool) -> list[Web]:
+        environ = {**self.route.environ, "DEMO_WITHOUT_APP": str(int(not with_app))}
         webs = [Web(environ, workers=1) for _ in range(WORKERS)]
         try:
             in_parallel(Web.__enter__, webs)

@@ -1,6 +1,7 @@
 // Charts of the last minute: two series about a base line, or a line in a band.
 
 const SVG = "http://www.w3.org/2000/svg";
+const TEXT = 56; // pixels that a text in a chart takes at most
 
 export class Chart {
   // *kind* is "mirror" (above the line what is right, below it what is *wrong*) or
@@ -41,14 +42,23 @@ export class Chart {
     }
     this.switches.replaceChildren(...switches.map(([place]) =>
       draw("line", { class: "switch", x1: place, x2: place, y1: 0, y2: 100 })));
+    this.updateMarks(switches);
+  }
+
+  // A mark stands to the left of its line, if no other text is there already.
+  updateMarks(switches) {
     for (const mark of this.marks.splice(switches.length)) mark.remove();
-    switches.forEach(([place, text], index) => {
-      this.marks[index] ??= this.label("mark");
-      this.marks[index].textContent = text;
-      const right = place > 0.75 * this.length;
-      this.marks[index].classList.toggle("before", right);
-      this.marks[index].style.left = `${(100 * place) / this.length}%`;
-    });
+    const width = this.plot.clientWidth;
+    let limit = width;
+    for (let index = switches.length - 1; index >= 0; index -= 1) {
+      const [place, text] = switches[index];
+      const mark = this.marks[index] ??= this.label("mark");
+      const right = (width * place) / this.length;
+      mark.textContent = text;
+      mark.hidden = right > limit || right < 2 * TEXT;
+      mark.style.left = `${right}px`;
+      if (!mark.hidden) limit = right - TEXT;
+    }
   }
 
   label(name) {
