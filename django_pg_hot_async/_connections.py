@@ -8,7 +8,6 @@ import weakref
 from typing import Any
 
 import psycopg
-from django.apps import apps
 from django.db.backends.base.base import NO_DB_ALIAS
 
 from . import _adapters, _changes, _contrib, _resolver, conf
@@ -90,15 +89,6 @@ def is_postgresql(connection: Any) -> bool:
         # What psycopg.crdb tells CockroachDB by, on a connection of any class.
         and connection.pgconn.parameter_status(b"crdb_version") is None
     )
-
-
-def find_async_backend() -> Any:
-    """Return the module for django-async-backend, where that app is installed."""
-    if not apps.is_installed("django_async_backend"):
-        return None
-    from . import _async_backend
-
-    return _async_backend
 
 
 def look_after(pg_connection: Any, alias: str, *, in_pool: bool = False) -> Link:

@@ -85,7 +85,7 @@ def install() -> None:
     _errors.install()
     _evidence.install()
     _version.install()
-    if async_backend := _connections.find_async_backend():
+    if async_backend := _work_units.find_async_backend():
         async_backend.install()
     if postgis := find_postgis():
         postgis.install()
@@ -109,7 +109,7 @@ def uninstall() -> None:
     connection_created.disconnect(dispatch_uid=APP)
     _work_units.uninstall()
     setting_changed.disconnect(dispatch_uid=APP)
-    if async_backend := _connections.find_async_backend():
+    if async_backend := _work_units.find_async_backend():
         async_backend.uninstall()
     if postgis := find_postgis():
         postgis.uninstall()

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ._snapshot import Snapshot
 
 INVALID_OID = 0
+_ABORTED = pq.TransactionStatus.INERROR
 
 
 def install(adapters: AdaptersMap) -> None:
@@ -201,6 +202,10 @@ def resolve_dumper(
         _check_failures(snapshot, found.oid, context)
     oid = snapshot.oids.get(found.oid)
     if oid is None:
+        assert context.connection is not None
+        if context.connection.info.transaction_status is _ABORTED:
+            # Nothing can be read, and nothing is accepted: the server says why.
+            return _with_oid(found(key, context), INVALID_OID, snapshot)
         link.misses(key)
         return _default_dumper(key, format)(key, context)
     return _with_oid(found(key, context), oid, snapshot)

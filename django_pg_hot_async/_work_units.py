@@ -10,6 +10,7 @@ from typing import Any
 
 import django
 from asgiref.sync import sync_to_async
+from django.apps import apps
 from django.core.signals import request_started
 from django.db import connections
 
@@ -23,6 +24,15 @@ _task_prerun: Any = None
 """Celery's signal, once it is connected to."""
 
 
+def find_async_backend() -> Any:
+    """Return the module for django-async-backend, where that app is installed."""
+    if not apps.is_installed("django_async_backend"):
+        return None
+    from . import _async_backend
+
+    return _async_backend
+
+
 def begin(signal: object = None, **kwargs: Any) -> None:
     """Let "checkout" trust begin anew for this thread's, or context's, connections.
 
@@ -31,7 +41,7 @@ def begin(signal: object = None, **kwargs: Any) -> None:
     read too many. Nothing is sent. A receiver of the signals below.
     """
     wrappers = connections.all(initialized_only=True)
-    if async_backend := _connections.find_async_backend():
+    if async_backend := find_async_backend():
         wrappers += async_backend.open_wrappers()
     # What a pool checks was read from as it was handed out. Were it read from again
     # for each request that starts elsewhere, its event loop would be held for it.
@@ -48,7 +58,7 @@ async def abegin() -> None:
     can be awaited: one round trip each, under "checkout" trust.
     """
     begin()
-    if async_backend := _connections.find_async_backend():
+    if async_backend := find_async_backend():
         await async_backend.verify_open()
     # A hop to another thread, which nobody needs whose trust does not end here.
     if any(alias.trust >= Trust.CHECKOUT for alias in _memory.aliases().values()):

@@ -7,7 +7,13 @@ from typing import Any
 
 import psycopg
 import pytest
-from django.db import DataError, InternalError, ProgrammingError
+from django.db import (
+    DatabaseError,
+    DataError,
+    InternalError,
+    ProgrammingError,
+    transaction,
+)
 
 from django_pg_hot_async import _evidence, _memory
 from django_pg_hot_async._link import link_of
@@ -114,3 +120,14 @@ def test_a_value_that_does_not_parse_is_evidence(anew):
 )
 def test_what_is_evidence(error, evidence):
     assert _evidence.is_evidence(error) is evidence
+
+
+def test_in_an_aborted_transaction_the_server_says_so(anew):
+    """Nothing was read, and nothing can be: psycopg's complaint would mislead."""
+    with transaction.atomic():
+        with pytest.raises(DatabaseError, match="no_such_column"):
+            ask_for("select no_such_column")
+        with pytest.raises(DatabaseError, match="current transaction is aborted"):
+            ask_for("select %s", [{"a": "1"}])
+        connection.set_rollback(True)
+    assert ask_for("select %s -> 'a'", [{"a": "1"}]) == ("1",)
