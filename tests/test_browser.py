@@ -123,7 +123,7 @@ def card(page: Page, server: str) -> Locator:
 
 
 def release(page: Page, server: str) -> str:
-    return card(page, server).locator(".release").inner_text()
+    return str(card(page, server).locator(".release").inner_text())
 
 
 def number(page: Page, side: str, name: str) -> int:
@@ -132,7 +132,7 @@ def number(page: Page, side: str, name: str) -> int:
 
 
 def texts(page: Page, side: str, name: str) -> list[str]:
-    return page.locator(f"#{side} .worker [data-is={name}]").all_inner_texts()
+    return list(page.locator(f"#{side} .worker [data-is={name}]").all_inner_texts())
 
 
 def expect_more(page: Page, side: str, name: str, than: int) -> None:
