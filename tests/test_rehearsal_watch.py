@@ -175,6 +175,20 @@ def test_a_value_that_some_thread_reads(without_app, rehearsal, read, what):
     assert what in str(raised.value)
 
 
+def test_a_value_that_its_field_makes_something_of(without_app, rehearsal, monkeypatch):
+    def from_db_value(self, value, expression, connection):
+        return {} if value else None
+
+    monkeypatch.setattr(HStoreField, "from_db_value", from_db_value, raising=False)
+    with pytest.raises(WrongRows) as raised, Watcher(rehearsal):
+        Product.objects.create(attrs={"a": "1"})
+        rehearsal.cutover()
+    assert str(raised.value).splitlines()[1:] == [
+        f"  'default' on green (PostgreSQL {GREEN}): shop.Product.attrs: '\"a\"=>\"1\"'"
+        " where a dict is expected"
+    ]
+
+
 def test_a_value_that_could_not_be_decoded(rehearsal):
     """Though somebody caught the error."""
     connection.ensure_connection()
