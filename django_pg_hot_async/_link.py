@@ -249,6 +249,8 @@ class Link:
         known = memory.recall(self.server)
         if memory.trust is Trust.SERVER and known is not None and not anew:
             self._trust(known.snapshot, epoch, context)
+            # That of the connection which read it may have been another.
+            self._search_path = None
             self._untracked = known.untracked
             return known.snapshot
         registry = _tracking.current()

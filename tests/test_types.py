@@ -561,6 +561,20 @@ def test_two_tenants_by_schema_switch_over_one_connection(request, major, server
         server.drop_database("tenants")
 
 
+def test_a_search_path_is_not_taken_from_another_connection(green, shop):
+    """Under "server" trust the read was another's; the type sent is one's own."""
+    shop(*TENANTS)
+    name = connection.settings_dict["NAME"]
+    target = database(green.database(name), KINDS["C1"], server_side_binding=True)
+    with trust("server"), enum_declared(Feeling):
+        for schema in "abab":
+            lead("default", target)
+            ask_for(f"set search_path = {schema}")
+            assert ask_for(
+                f"select pg_typeof(%s)::oid = '{schema}.mood'::regtype", [Feeling.ok]
+            ) == (True,)
+
+
 def test_tenants_do_not_shake_the_trust_of_other_connections(shop):
     """That another search_path leads elsewhere is no evidence against anything."""
     shop(*TENANTS)
