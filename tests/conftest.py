@@ -14,7 +14,10 @@ from psycopg import pq
 from django_pg_hot_async import _contrib, _memory, _receiver
 from django_pg_hot_async.testing import PgBouncer, PostgreSQL, ServiceFile
 
+from .example import shops
 from .scenarios import ORDERS, close_all, create_shop
+
+__all__ = ["shops"]
 
 BLUE = int(os.environ.get("BLUE", "15"))
 GREEN = int(os.environ.get("GREEN", "18"))

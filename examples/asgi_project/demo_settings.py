@@ -8,9 +8,16 @@ import os
 from asgi_project.settings import *  # noqa: F403
 from asgi_project.settings import INSTALLED_APPS
 
+# No admin, and none of what it needs: the demo has better things to do.
+INSTALLED_APPS = [
+    app
+    for app in INSTALLED_APPS
+    if app in ("django_pg_hot_async", "django.contrib.postgres", "catalogue")
+]
+
 if os.environ.get("DEMO_WITHOUT_APP") == "1":
     # The run that shows what happens without the app.
-    INSTALLED_APPS = [app for app in INSTALLED_APPS if app != "django_pg_hot_async"]
+    INSTALLED_APPS.remove("django_pg_hot_async")
     INSTALLED_APPS.append("rehearsal.usual.UsualConfig")
 
 # What the page asks each worker.

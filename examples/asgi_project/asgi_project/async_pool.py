@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
+from django.conf import settings
 from django.db import connections
 from psycopg import AsyncConnection, OperationalError
 from psycopg.rows import dict_row
@@ -24,9 +25,11 @@ from django_pg_hot_async import pool
 Row: TypeAlias = dict[str, Any]
 
 configure = pool.aconfigure("default")
-"""Reads the types when a connection is opened: here, where it can be awaited."""
+"""Reads the types over a connection: here, where that can be awaited."""
 check = pool.acheck("default")
-"""Finds out that a connection has ended, or leads to another server by now."""
+"""Finds out that a connection has ended; reads the types in the same round trip."""
+verify = configure
+"""Reads them once more, where the transaction has begun."""
 
 # What libpq needs, of all that Django knows.
 _LIBPQ = {"service", "host", "port", "dbname", "user", "password"}
@@ -40,9 +43,10 @@ async def connection() -> AsyncIterator[AsyncConnection[Row]]:
     """Lend a connection for one transaction, which ends with the block."""
     pool = await open_pool()
     async with pool.connection() as connection, connection.transaction():
-        # Once more, within the transaction: a pooler moves connections between
-        # two, such as the pool's own check and this one.
-        await check(connection)
+        if settings.PG_HOT_ASYNC["TRUST"] == "checkout":
+            # A pooler may have moved the connection since it was checked. Now that
+            # the transaction has begun, it stays where it is.
+            await verify(connection)
         yield connection
 
 
@@ -68,13 +72,15 @@ async def close_pool() -> None:
 
 def _make() -> AsyncConnectionPool[Any]:
     # The route to the database is told once, in DATABASES.
-    parameters = connections["default"].get_connection_params()  # type: ignore[attr-defined]
+    parameters = connections["default"].get_connection_params()
     return AsyncConnectionPool(
         kwargs={
             **{name: parameters[name] for name in _LIBPQ & parameters.keys()},
             # None: a transaction pooler may not know what was prepared elsewhere.
             "prepare_threshold": parameters["prepare_threshold"],
             "row_factory": dict_row,
+            # `connection()` begins and ends the transaction.
+            "autocommit": True,
         },
         configure=configure,
         check=_check,

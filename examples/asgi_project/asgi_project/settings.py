@@ -17,16 +17,43 @@ ALLOWED_HOSTS = os.environ.get("DJANGO_ALLOWED_HOSTS", "localhost,127.0.0.1").sp
 INSTALLED_APPS = [
     "django_pg_hot_async",  # (1) all it takes
     "django.contrib.postgres",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
     "catalogue",
 ]
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
 ]
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    }
+]
+
+# Only the admin has sessions, and they need no table.
+SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"
 
 ROOT_URLCONF = "asgi_project.urls"
 ASGI_APPLICATION = "asgi_project.asgi.application"
+STATIC_URL = "static/"
 
 DATABASES: dict[str, dict[str, Any]] = {
     "default": {
@@ -45,23 +72,24 @@ DATABASES: dict[str, dict[str, Any]] = {
     }
 }
 
+# (3) That a connection has ended is found out when the pool hands it out, not by
+# a request's query.
+if django.VERSION >= (6, 1):
+    DATABASES["default"]["OPTIONS"]["pool"]["check"] = check_connection
+else:
+    # The pool takes no other check then, and goes about it slowly: see there.
+    DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+
 # Two routes to the database; keep the one you have.
 if "DATABASE_SERVICE" in os.environ:
     # A libpq service: each new connection looks up where the server is, in the
     # file that PGSERVICEFILE names. A DNS name works like that, too. A cutover
     # points it at the new server and ends the old connections.
     DATABASES["default"]["OPTIONS"]["service"] = os.environ["DATABASE_SERVICE"]
-    # (3) That a connection has ended is found out when the pool hands it out, not
-    # by a request's query.
-    if django.VERSION >= (6, 1):
-        DATABASES["default"]["OPTIONS"]["pool"]["check"] = check_connection
-    else:
-        # The pool takes no other check then, and goes about it slowly: see there.
-        DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
     # (4) What was read from a connection holds for that connection: the default.
     PG_HOT_ASYNC = {"TRUST": "connection"}
 else:
-    # PgBouncer in transaction mode. (3) A server-side cursor would outlive its
+    # PgBouncer in transaction mode. A server-side cursor would outlive its
     # transaction, and so its server.
     DATABASES["default"]["HOST"] = os.environ.get("DATABASE_HOST", "127.0.0.1")
     DATABASES["default"]["PORT"] = os.environ.get("DATABASE_PORT", "6432")

@@ -1,22 +1,26 @@
-"""One catalogue, read and written in the three ways an ASGI project has."""
+"""One catalogue, read and written in the ways an ASGI project has."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable
 from typing import Any
 
 from asgi_project import async_pool
 from django.db import transaction
-from django.http import Http404, HttpRequest, JsonResponse
+from django.http import (
+    Http404,
+    HttpRequest,
+    HttpResponseBase,
+    JsonResponse,
+    StreamingHttpResponse,
+)
 from django.utils.decorators import method_decorator
 from django.views import View
 
-from .models import Product, ProductQuerySet
+from . import stream
+from .models import Product
+from .requests import ROWS, Page, answer, detail, fill, summary
 from .transactions import aatomic
-
-PAGE = 10
 
 
 @transaction.non_atomic_requests
@@ -26,13 +30,15 @@ def health(request: HttpRequest) -> JsonResponse:
 
 
 class ProductList(View):
-    """The sync ORM. A list goes without the labels, as lists often do."""
+    """The sync ORM."""
 
     def get(self, request: HttpRequest) -> JsonResponse:
-        return answer(summary(row) for row in page(request))
+        return answer(summary(row) for row in Page.of(request).rows())
 
     def post(self, request: HttpRequest) -> JsonResponse:
-        product = Product.objects.create(**json.loads(request.body))
+        product = Product()
+        fill(product, request.body)
+        product.save()
         return answer([detail(reread().get(pk=product.pk))], status=201)
 
 
@@ -46,8 +52,11 @@ class ProductDetail(View):
             raise Http404 from None
 
     def post(self, request: HttpRequest, pk: int) -> JsonResponse:
-        product = Product.objects.select_for_update().get(pk=pk)
-        change(product, json.loads(request.body))
+        try:
+            product = Product.objects.select_for_update().get(pk=pk)
+        except Product.DoesNotExist:
+            raise Http404 from None
+        fill(product, request.body)
         product.save()
         return answer([detail(reread().get(pk=pk))])
 
@@ -58,11 +67,13 @@ class AsyncProductList(View):
 
     async def get(self, request: HttpRequest) -> JsonResponse:
         async with aatomic():
-            return answer([summary(row) async for row in page(request)])
+            return answer([summary(row) async for row in Page.of(request).rows()])
 
     async def post(self, request: HttpRequest) -> JsonResponse:
+        product = Product()
+        fill(product, request.body)
         async with aatomic():
-            product = await Product.objects.acreate(**json.loads(request.body))
+            await product.asave()
             return answer([detail(await reread().aget(pk=product.pk))], status=201)
 
 
@@ -79,8 +90,11 @@ class AsyncProductDetail(View):
 
     async def post(self, request: HttpRequest, pk: int) -> JsonResponse:
         async with aatomic():
-            product = await Product.objects.select_for_update().aget(pk=pk)
-            change(product, json.loads(request.body))
+            try:
+                product = await Product.objects.select_for_update().aget(pk=pk)
+            except Product.DoesNotExist:
+                raise Http404 from None
+            fill(product, request.body)
             await product.asave()
             return answer([detail(await reread().aget(pk=pk))])
 
@@ -90,50 +104,33 @@ class RawProductList(View):
     """Raw SQL over psycopg's own async connections: no ORM, no thread."""
 
     QUERY = """
-        SELECT id, name, attributes, labels, proof,
-               current_setting('server_version_num') AS server
-          FROM catalogue_product WHERE id > %s ORDER BY id LIMIT %s
+        SELECT id, name, price, attributes, labels, status, dimensions, valid,
+               stored_at, proof, current_setting('server_version_num') AS server
+          FROM catalogue_product
+         WHERE id > %(after)s
+           AND (%(status)s::status IS NULL OR status = %(status)s)
+           AND (%(on)s::date IS NULL OR valid @> %(on)s::date)
+         ORDER BY id LIMIT %(rows)s
     """
 
     async def get(self, request: HttpRequest) -> JsonResponse:
-        # One transaction: it begins with the query and ends with the block.
+        page = Page.of(request)
+        asked = {"after": page.after, "status": page.status, "on": page.on}
         async with async_pool.connection() as connection:
-            cursor = await connection.execute(self.QUERY, [after(request), PAGE])
+            cursor = await connection.execute(self.QUERY, {**asked, "rows": ROWS})
             return answer([row async for row in cursor])
 
 
-def after(request: HttpRequest) -> int:
-    return int(request.GET.get("after", "0"))
+@transaction.non_atomic_requests
+async def changes(request: HttpRequest) -> HttpResponseBase:
+    """Products as they change, for an ``EventSource``."""
+    return StreamingHttpResponse(
+        stream.events(request.headers.get("Last-Event-ID")),
+        content_type="text/event-stream",
+        # The second is for nginx: pass each event on at once.
+        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+    )
 
 
-def reread() -> ProductQuerySet:
+def reread() -> Any:
     return Product.objects.with_server()
-
-
-def page(request: HttpRequest) -> ProductQuerySet:
-    rows = reread().filter(pk__gt=after(request)).defer("labels")
-    return rows.order_by("pk")[:PAGE]
-
-
-def change(product: Product, values: dict[str, Any]) -> None:
-    for name, value in values.items():
-        setattr(product, name, value)
-
-
-def summary(product: Any) -> dict[str, Any]:
-    return {
-        "id": product.pk,
-        "name": product.name,
-        "price": str(product.price),
-        "attributes": product.attributes,
-        "proof": product.proof,
-        "server": product.server,
-    }
-
-
-def detail(product: Any) -> dict[str, Any]:
-    return {**summary(product), "labels": product.labels}
-
-
-def answer(rows: Iterable[dict[str, Any]], status: int = 200) -> JsonResponse:
-    return JsonResponse({"pid": os.getpid(), "products": list(rows)}, status=status)

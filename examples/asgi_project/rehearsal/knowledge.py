@@ -39,8 +39,10 @@ def known_to_app() -> dict[str, int]:
 
 
 def known_to_django() -> dict[str, int]:
-    """Return what ``django.contrib.postgres`` has kept since its first connection."""
-    found: dict[str, int] = {}
+    """Return what Django, and the project, have kept since the first connection."""
+    from .usual import known
+
+    found = known(ALIAS)
     caches: dict[str, Any] = {"hstore": get_hstore_oids, "citext": get_citext_oids}
     for name, get_oids in caches.items():
         if get_oids.cache_info().currsize:

@@ -17,6 +17,7 @@ from .tally import Tally
 
 COLOURS = ["red", "green", "blue", 'off "white"', "grün", "a=>b", ""]
 LABELS = ["New", "Sale", 'So-called "best"', "Ökö", "a,b", "{braces}", "NULL"]
+STATUSES = ["draft", "on sale", "retired"]
 # What is asked for, and how often among 100 requests.
 MIX = {
     "sync list": 14,
@@ -148,6 +149,10 @@ def make_product(chance: random.Random) -> dict[str, Any]:
             "discontinued": chance.choice([None, "2026"]),
         },
         "labels": chance.sample(LABELS, chance.randint(0, 4)),
+        "status": chance.choice(STATUSES),
+        "dimensions": chance.choice([None, ["12.50", "3.00", "0.75", "cm"]]),
+        "valid": chance.choice([None, ["2026-01-01", None], [None, "2026-07-01"]]),
+        "stored_at": chance.choice([None, [2.0, 8.5], [None, -18.0]]),
     }
     return {**columns, "proof": json.dumps(columns, sort_keys=True)}
 

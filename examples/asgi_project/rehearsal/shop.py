@@ -17,6 +17,19 @@ from typing import Any, Protocol
 PROJECT = Path(__file__).resolve().parents[1]
 ROLE = "shop"
 TABLE = "catalogue_product"
+# What a product's columns hold, in the form of its proof, by the server's account.
+HELD = """jsonb_build_object(
+    'attributes', hstore_to_jsonb(attributes),
+    'labels', labels::text[],
+    'status', status,
+    'dimensions', CASE WHEN dimensions IS NOT NULL THEN jsonb_build_array(
+        (dimensions).width::text, (dimensions).depth::text,
+        (dimensions).height::text, (dimensions).unit) END,
+    'valid', CASE WHEN valid IS NOT NULL THEN
+        jsonb_build_array(lower(valid), upper(valid)) END,
+    'stored_at', CASE WHEN stored_at IS NOT NULL THEN
+        jsonb_build_array(lower(stored_at), upper(stored_at)) END
+)"""
 
 
 class Server(Protocol):
@@ -120,7 +133,10 @@ def find_types(server: Server, dbname: str) -> dict[str, int]:
     """Return the OIDs of the types that decide how a product is read."""
     found = server.execute(
         "SELECT format_type(oid, NULL), oid::int8 FROM pg_type"
-        " WHERE typname IN ('hstore', '_citext') ORDER BY typname DESC",
+        " WHERE typname IN"
+        " ('hstore', '_citext', 'status', 'dimensions', 'celsius')"
+        " AND typnamespace = 'public'::regnamespace"
+        " ORDER BY typname = 'hstore' DESC, typname",
         dbname=dbname,
     )
     return dict(found)
@@ -191,10 +207,7 @@ def count_lost(server: Server, dbname: str, acknowledged: set[int]) -> int:
 def count_stored_wrong(server: Server, dbname: str) -> int:
     """Count rows whose columns differ from their proof, as the server sees it."""
     rows = server.execute(
-        f"SELECT count(*) FROM {TABLE}"
-        " WHERE hstore_to_jsonb(attributes)"
-        " IS DISTINCT FROM proof::jsonb -> 'attributes'"
-        " OR to_jsonb(labels::text[]) IS DISTINCT FROM proof::jsonb -> 'labels'",
+        f"SELECT count(*) FROM {TABLE} WHERE {HELD} IS DISTINCT FROM proof::jsonb",
         dbname=dbname,
     )
     return int(rows[0][0])

@@ -44,17 +44,20 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "attributes",
-                    django.contrib.postgres.fields.hstore.HStoreField(default=dict),
+                    django.contrib.postgres.fields.hstore.HStoreField(
+                        blank=True, default=dict
+                    ),
                 ),
                 (
                     "labels",
                     django.contrib.postgres.fields.ArrayField(
                         base_field=catalogue.fields.CaseInsensitiveTextField(),
+                        blank=True,
                         default=list,
                         size=None,
                     ),
                 ),
-                ("proof", models.TextField()),
+                ("proof", models.TextField(editable=False)),
             ],
         ),
     ]

@@ -1,0 +1,95 @@
+"""Server-sent events: products, as they change.
+
+The table is asked once a second, in a transaction of its own each time. LISTEN and
+NOTIFY would be quicker, and are bound to one session on one server: a transaction
+pooler breaks them, and so does a cutover.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import psycopg
+from asgi_project import async_pool
+from django.utils import timezone
+
+from .values import ColumnEncoder
+
+logger = logging.getLogger(__name__)
+
+EVERY = 1.0
+"""Seconds between two looks."""
+LASTS = 60.0
+"""Seconds a stream lasts. The browser opens the next, with the id of the last event;
+and no web server that is told to end has to wait, or to cut, any longer."""
+LATE = timedelta(seconds=5)
+"""How long after it stamped a row a transaction may commit."""
+LONGEST_GAP = timedelta(minutes=5)
+"""How far back a client is served that was away."""
+
+QUERY = """
+    SELECT id, name, status, attributes, dimensions, valid, stored_at, changed_at,
+           proof, current_setting('server_version_num') AS server
+      FROM catalogue_product WHERE changed_at > %s ORDER BY changed_at, id
+"""
+
+
+async def events(last_event_id: str | None = None) -> AsyncIterator[str]:
+    """Yield an event for each change after *last_event_id*, or from now on.
+
+    While the database cannot be had, nothing is missed, only late: the next look
+    begins where the last good one ended. Some may be told twice after a change of
+    streams.
+    """
+    end = time.monotonic() + LASTS
+    yield "retry: 1000\n\n"
+    now = timezone.now()
+    told: dict[int, datetime] = {}
+    if last := parsed(last_event_id):
+        since = max(last, now - LONGEST_GAP)
+    else:
+        # What is in the table already is no news.
+        since = now
+        told = {row["id"]: row["changed_at"] for row in await changed(since - LATE)}
+    while time.monotonic() < end:
+        rows = await changed(since - LATE)
+        for row in rows:
+            if told.get(row["id"]) != row["changed_at"]:
+                yield event(row)
+        if rows:
+            told = {row["id"]: row["changed_at"] for row in rows}
+            since = max(since, rows[-1]["changed_at"])
+        else:
+            # A comment: it tells the server whether the client is still there.
+            yield ":\n\n"
+        await asyncio.sleep(EVERY)
+
+
+async def changed(after: datetime) -> list[dict[str, Any]]:
+    """Return the rows changed after a point in time; none if that cannot be known."""
+    try:
+        async with async_pool.connection() as connection:
+            cursor = await connection.execute(QUERY, [after])
+            return await cursor.fetchall()
+    except psycopg.OperationalError as error:
+        logger.warning("the next look will tell what has changed: %s", error)
+        return []
+
+
+def event(row: dict[str, Any]) -> str:
+    data = json.dumps(row, cls=ColumnEncoder)
+    return f"id: {row['changed_at'].isoformat()}\nevent: product\ndata: {data}\n\n"
+
+
+def parsed(event_id: str | None) -> datetime | None:
+    try:
+        when = datetime.fromisoformat(event_id or "")
+    except ValueError:
+        return None
+    return when if timezone.is_aware(when) else None
