@@ -124,7 +124,8 @@ class Rehearsal:
         if target is source:
             raise RuntimeError(f"{self!r} is there already")
         self._refuse_transactions()
-        if self._route.moves_open_connections:
+        has_app = apps.is_installed("django_pg_hot_async")
+        if self._route.moves_open_connections and has_app:
             for alias in self.aliases:
                 _warn_of_trust(alias, within_request)
         for check in self.before_switch:
