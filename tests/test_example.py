@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from django_pg_hot_async.testing import PostgreSQL, Replication
@@ -24,6 +25,7 @@ ROWS = 40
 
 sys.path.insert(0, str(EXAMPLE))
 load = import_module("rehearsal.load")
+middleware = import_module("rehearsal.middleware")
 report = import_module("rehearsal.report")
 routes = import_module("rehearsal.routes")
 shop = import_module("rehearsal.shop")
@@ -208,6 +210,24 @@ def test_tally_error(error: tuple[str, str | None, str], kind: str) -> None:
     problems = report.find_problems(report.Result(count), clients_held=False)
     assert bool(problems) == (kind != "cut")
     assert report.find_problems(report.Result(count), clients_held=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (psycopg.errors.AdminShutdown("terminating connection"), "cut"),
+        (psycopg.OperationalError("the connection is lost"), "cut"),
+        (psycopg.errors.InvalidTextRepresentation("invalid input"), "undecoded"),
+        (psycopg.errors.UndefinedFunction("no such operator"), "undecoded"),
+        (AttributeError("'str' object has no attribute 'label'"), "undecoded"),
+    ],
+)
+def test_tally_error_of_raw_sql(error: Exception, kind: str) -> None:
+    """psycopg's own exceptions count as those that Django makes of them do."""
+    answer = middleware.TellErrors(lambda request: None).process_exception(None, error)
+    count = tally.Tally("test")
+    count.add("raw list", Answer(500, answer.content), None)
+    assert (count.undecoded, count.cut) == (kind == "undecoded", kind == "cut")
 
 
 def test_tally_answer_that_is_no_json() -> None:
