@@ -218,9 +218,11 @@ def test_cut_over_and_roll_back(page: Page) -> None:
     assert number(page, "right", "wrong") == 0
     # Nobody was restarted for it.
     assert texts(page, "right", "pid") + texts(page, "left", "pid") == pids
-    [last, first] = page.locator("tbody tr").all_inner_texts()[:2]
-    assert f"{new} → {old}" in last and f"{old} → {new}" in first
-    assert first.split()[-1] == "0" and first.split()[-2] != "0"
+    last, first = (page.locator("tbody tr").nth(place) for place in (0, 1))
+    expect(last).to_contain_text(f"{new} → {old}")
+    expect(first).to_contain_text(f"{old} → {new}")
+    expect(first.locator("td").last).to_have_text("0")
+    expect(first.locator("td.bad")).to_have_count(1)
 
 
 def test_app_on(page: Page) -> None:
@@ -244,6 +246,10 @@ def test_app_on(page: Page) -> None:
 
 def test_keyboard(page: Page) -> None:
     """Everything is within reach of the Tab key, in order, and the focus is seen."""
+    # A click may have put the focus somewhere.
+    page.reload()
+    expect(page.locator("#automatic small")).to_have_text("off")
+    expect(card(page, OLD).locator(".role")).to_have_text("serves both fleets")
     reached = []
     for _ in range(5):
         page.keyboard.press("Tab")

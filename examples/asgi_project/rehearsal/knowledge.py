@@ -18,35 +18,39 @@ ALIAS = "default"
 
 @transaction.non_atomic_requests
 async def tell(request: HttpRequest) -> JsonResponse:
-    """Answer with the process, whether it has the app, and the OIDs it knows."""
+    """Answer with the process, whether it has the app, and the OIDs it knows.
+
+    With the app also with the version of the server that they were read from.
+    """
     app = apps.is_installed("django_pg_hot_async")
-    types = known_to_app() if app else known_to_django()
-    return JsonResponse({"pid": os.getpid(), "app": app, "types": types})
+    server, types = known_to_app() if app else (None, known_to_django())
+    return JsonResponse(
+        {"pid": os.getpid(), "app": app, "server": server, "types": types}
+    )
 
 
-def known_to_app() -> dict[str, int]:
+def known_to_app() -> tuple[int | None, dict[str, int]]:
     """Return what was last read from the server that the alias leads to."""
     from django_pg_hot_async import status
 
     for alias in status():
-        if alias["alias"] == ALIAS:
-            found: dict[str, int] = {}
-            for name, type_ in (alias["types"] or {}).items():
-                found[name] = type_["oid"]
-                found[f"{name}[]"] = type_["array_oid"]
-            return found
-    return {}
+        if alias["alias"] == ALIAS and alias["server"] and alias["types"]:
+            types: dict[str, int] = {}
+            for name, type_ in alias["types"].items():
+                types |= {name: type_["oid"], f"{name}[]": type_["array_oid"]}
+            return alias["server"]["version"], types
+    return None, {}
 
 
 def known_to_django() -> dict[str, int]:
     """Return what Django, and the project, have kept since the first connection."""
     from .usual import known
 
-    found = known(ALIAS)
+    types = known(ALIAS)
     caches: dict[str, Any] = {"hstore": get_hstore_oids, "citext": get_citext_oids}
     for name, get_oids in caches.items():
         if get_oids.cache_info().currsize:
             oids, array_oids = get_oids(ALIAS)
             for oid, array_oid in zip(oids, array_oids, strict=True):
-                found |= {name: oid, f"{name}[]": array_oid}
-    return found
+                types |= {name: oid, f"{name}[]": array_oid}
+    return types

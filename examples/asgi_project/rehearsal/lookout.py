@@ -48,8 +48,6 @@ class Lookout:
             parts = urlsplit(url)
             assert parts.hostname and parts.port
             self._clients[url] = Client(parts.hostname, parts.port)
-        # What is told later than the last row of a server is at least as new.
-        servers = dict(self._fleet.tally.worker_servers)
         try:
             answer = await self._clients[url].request("GET", "/rehearsal/worker/")
         except (OSError, EOFError):
@@ -58,6 +56,10 @@ class Lookout:
         content = answer.json()
         if content is None:
             raise RuntimeError(f"a worker answers {answer.status}: {answer.body!r}")
-        pid = content["pid"]
-        since = self._since.setdefault(pid, round(self._fleet.tally.seconds, 1))
-        return {**content, "since": since, "server": servers.get(pid)}
+        tally, pid = self._fleet.tally, content["pid"]
+        return {
+            **content,
+            # The app knows whose OIDs it has; elsewhere the last row tells.
+            "server": content["server"] or tally.worker_servers.get(pid),
+            "since": self._since.setdefault(pid, round(tally.seconds, 1)),
+        }

@@ -46,19 +46,20 @@ function segment(section, lane, segments) {
   });
 }
 
+// Row by row in place: what is being read, or selected, stays where it is.
 function list(body, { switches }) {
   if (!switches.length) return;
-  const rows = switches.slice(-LISTED).reverse().map(({ at, from, to, seconds, wrong }) => {
-    const row = document.createElement("tr");
-    const cells = [clock(at), `${from} → ${to}`, seconds === null ? "under way" : `${seconds.toFixed(2)} s`];
-    cells.push(...wrong.map(count));
-    cells.forEach((text, index) => {
-      const cell = row.appendChild(document.createElement("td"));
-      cell.textContent = text;
-      if (index > 1) cell.classList.add("number");
-      if (index > 2 && text !== "0") cell.classList.add("bad");
+  const latest = switches.slice(-LISTED).reverse();
+  while (body.rows.length > latest.length) body.lastElementChild.remove();
+  latest.forEach(({ at, from, to, seconds, wrong }, place) => {
+    const row = body.rows[place] ?? body.insertRow();
+    const took = seconds === null ? "under way" : `${seconds.toFixed(2)} s`;
+    [clock(at), `${from} → ${to}`, took, ...wrong.map(count)].forEach((text, column) => {
+      const cell = row.cells[column] ?? row.insertCell();
+      cell.colSpan = 1;
+      if (cell.textContent !== text) cell.textContent = text;
+      cell.classList.toggle("number", column > 1);
+      cell.classList.toggle("bad", column > 2 && text !== "0");
     });
-    return row;
   });
-  body.replaceChildren(...rows);
 }
