@@ -49,6 +49,18 @@ def test_services() -> None:
         assert SERVICES[name]["environment"]["DATABASE_HOST"] in SERVICES
 
 
+def test_image_gets_what_the_package_is_built_from() -> None:
+    project = (TOP / "pyproject.toml").read_text()
+    [names] = re.findall(r"^only-include = \[(.*)\]$", project, re.MULTILINE)
+    needed = {"pyproject.toml", "README.md", "LICENSE", *re.findall(r'"(.*?)"', names)}
+    copied = re.findall(
+        r"^COPY (.+) \S+$", (EXAMPLE / "Dockerfile").read_text(), re.MULTILINE
+    )
+    assert needed < {name for names in copied for name in names.split()}
+    ignored = (EXAMPLE / "Dockerfile.dockerignore").read_text().splitlines()
+    assert needed < {name.removeprefix("!") for name in ignored if name[0] == "!"}
+
+
 class Project:
     """The services of compose.yaml, each as a process of this machine."""
 
