@@ -1,0 +1,1 @@
+"""A Django project to run commands of, with this package's app or without it."""

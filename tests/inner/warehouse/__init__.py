@@ -1,0 +1,1 @@
+"""Items that need hstore and citext, and migrations that create both."""
