@@ -144,10 +144,23 @@ def expect_more(page: Page, side: str, name: str, than: int) -> None:
     )
 
 
-def save(page: Page, name: str, **options: Any) -> None:
-    """Keep a picture where the README's are made."""
+def save(page: Page, name: str) -> None:
+    """Keep a picture, down to the end of the fleets, where the README's are made."""
     if directory := os.environ.get("SCREENSHOTS"):
-        page.screenshot(path=Path(directory) / f"{name}.png", **options)
+        end = "() => document.querySelector('.fleets').getBoundingClientRect().bottom"
+        height = page.evaluate(f"({end})() + scrollY + 20")
+        width = page.viewport_size["width"] if page.viewport_size else 0
+        page.screenshot(
+            path=Path(directory) / f"{name}.png",
+            full_page=True,
+            clip={"x": 0, "y": 0, "width": width, "height": height},
+        )
+
+
+def linger(page: Page) -> None:
+    """Let there be something to see in a picture."""
+    if "SCREENSHOTS" in os.environ:
+        page.wait_for_timeout(10_000)
 
 
 def test_page_loads_without_complaint(demo: Demo, browser: Browser) -> None:
@@ -186,6 +199,7 @@ def test_cut_over_and_roll_back(page: Page) -> None:
     expect_more(page, "right", "rows", number(page, "right", "rows") + 100)
     for side in ("left", "right"):
         assert texts(page, side, "release") == [old, old]
+    linger(page)
     save(page, "before")
 
     page.click("#cut-over")
@@ -207,13 +221,13 @@ def test_cut_over_and_roll_back(page: Page) -> None:
     expect(page.locator("#left .worker.stale")).to_have_count(2)
     stale = page.locator("#left .worker dd.stale").all_inner_texts()
     assert all(re.fullmatch(r"\d+ ✕ is \d+", text) for text in stale) and stale
-    page.wait_for_timeout(6000 if "SCREENSHOTS" in os.environ else 0)
+    linger(page)
     save(page, "during")
 
     page.click("#roll-back")
     expect(page.locator("#right .worker .release")).to_have_text([old, old])
     expect(page.locator("#left .worker.stale")).to_have_count(0)
-    page.wait_for_timeout(6000 if "SCREENSHOTS" in os.environ else 0)
+    linger(page)
     save(page, "after")
     assert number(page, "right", "wrong") == 0
     # Nobody was restarted for it.
@@ -301,7 +315,7 @@ def test_nothing_stands_in_the_way(
         bring(page, server)
         if server == NEW and "off" in page.locator("#app small").inner_text():
             expect(page.locator("#left")).to_have_class(re.compile("going-wrong"))
-            save(page, f"{size[0]}-{scheme}", full_page=True)
+            save(page, f"{size[0]}-{scheme}")
         page.evaluate(f"{axe}; 0")
         found = page.evaluate("() => axe.run()")
         assert len(found["passes"]) > 20
