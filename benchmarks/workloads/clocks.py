@@ -14,22 +14,45 @@ CHUNKS = 25
 the median of all does not know of it."""
 
 
-def timed(once: Callable[[], object]) -> Run:
-    """Return what does *once* n times: seconds for each, by wall and by CPU clock.
+class Clocks:
+    """Takes the time of each part of a turn, by the wall's clock and the CPU's.
 
     The CPU's is that of this thread: psycopg waits and computes in the caller's.
     """
 
+    def __init__(self, times: int) -> None:
+        self._times = max(1, times // CHUNKS)
+        self.parts = [range(self._times)] * (times // self._times)
+        self._walls: list[float] = []
+        self._cpus: list[float] = []
+
+    def __enter__(self) -> None:
+        self._cpu, self._wall = thread_time(), perf_counter()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._walls.append((perf_counter() - self._wall) / self._times)
+        self._cpus.append((thread_time() - self._cpu) / self._times)
+
+    def metrics(self) -> Metrics:
+        """Return what one time took, in seconds."""
+        return {
+            "wall": statistics.median(self._walls),
+            "cpu": statistics.median(self._cpus),
+            "least wall": min(self._walls),
+            "least cpu": min(self._cpus),
+        }
+
+
+def timed(once: Callable[[], object]) -> Run:
+    """Return what does *once* so many times."""
+
     def run(times: int) -> Metrics:
-        chunk = range(max(1, times // CHUNKS))
-        walls = []
-        cpu = thread_time()
-        for _ in range(times // len(chunk)):
-            started = perf_counter()
-            for _ in chunk:
-                once()
-            walls.append(perf_counter() - started)
-        return _metrics(walls, thread_time() - cpu, len(chunk))
+        clocks = Clocks(times)
+        for part in clocks.parts:
+            with clocks:
+                for _ in part:
+                    once()
+        return clocks.metrics()
 
     return run
 
@@ -39,21 +62,11 @@ def timed_in_loop(once: Callable[[], Awaitable[object]]) -> Run:
     loop = asyncio.new_event_loop()
 
     async def turn(times: int) -> Metrics:
-        chunk = range(max(1, times // CHUNKS))
-        walls = []
-        cpu = thread_time()
-        for _ in range(times // len(chunk)):
-            started = perf_counter()
-            for _ in chunk:
-                await once()
-            walls.append(perf_counter() - started)
-        return _metrics(walls, thread_time() - cpu, len(chunk))
+        clocks = Clocks(times)
+        for part in clocks.parts:
+            with clocks:
+                for _ in part:
+                    await once()
+        return clocks.metrics()
 
     return lambda times: loop.run_until_complete(turn(times))
-
-
-def _metrics(walls: list[float], cpu: float, chunk: int) -> Metrics:
-    return {
-        "wall": statistics.median(walls) / chunk,
-        "cpu": cpu / len(walls) / chunk,
-    }
