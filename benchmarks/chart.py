@@ -96,8 +96,7 @@ def _row(figure: Figure, y: int, x: float, low: float, high: float) -> Iterator[
         shape = f"M{x - 5} {y}a5 5 0 1 0 10 0a5 5 0 1 0 -10 0z"
     text = f"{figure.value:.2f}"
     if row.target:
-        sign = {"<=": "≤", ">=": "≥"}[row.target.sign]
-        text += f" ({sign} {row.target.value:.2f})"
+        text += f" ({row.target})"
     yield f'<text x="16" y="{y - 1}">{escape(row.title)}</text>'
     yield (
         f'<text class="small" x="16" y="{y + 12}">against {escape(row.beside)}</text>'

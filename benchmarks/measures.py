@@ -20,6 +20,9 @@ CONTROL = "control"
 """A second process of a measure's baseline: how far two equal things differ."""
 
 
+SIGNS = {"<=": "≤", ">=": "≥"}
+
+
 @dataclass(frozen=True)
 class Variant:
     """One of the processes that a measure compares."""
@@ -37,6 +40,13 @@ class Target:
 
     sign: str
     value: float
+
+    def __str__(self) -> str:
+        return self.show(f"{self.value:.2f}")
+
+    def show(self, value: str) -> str:
+        """Write it with *value* written some other way."""
+        return f"{SIGNS.get(self.sign, self.sign)} {value}"
 
     def is_met_by(self, figure: float) -> bool:
         if self.sign == "<=":

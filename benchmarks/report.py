@@ -51,9 +51,9 @@ def cells(figure: Figure) -> list[str]:
     low, high = figure.quartiles
     target = ""
     if row.target:
-        bound = row.target.value
-        target = f"{bound:.2f}" if is_ratio else show(bound, row.unit)
-        target = f"{row.target.sign} {target}".replace("<=", "≤").replace(">=", "≥")
+        target = str(row.target)
+        if not is_ratio:
+            target = row.target.show(show(row.target.value, row.unit))
     medians = [show(figure.variant, row.unit)]
     if figure.against is not None:
         medians.append(show(figure.against, row.unit))

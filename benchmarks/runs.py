@@ -102,7 +102,7 @@ def run(measure: Measure, servers: Servers, plan: Plan) -> list[Figure]:
     for number in range(min(plan.processes, measure.processes or plan.processes)):
         with contextlib.ExitStack() as stack:
             workers = {
-                name: stack.enter_context(_start(measure, variant, servers))
+                name: stack.enter_context(start(measure, variant, servers))
                 for name, variant in variants.items()
             }
             by_process.append(_take_turns(measure, workers, plan))
@@ -113,10 +113,10 @@ def run(measure: Measure, servers: Servers, plan: Plan) -> list[Figure]:
             for name, rounds in process.items():
                 for metrics in rounds:
                     metrics["statements"] = counts[name]
-    return [_figure(row, measure, by_process) for row in measure.rows]
+    return [figure(row, measure, by_process) for row in measure.rows]
 
 
-def _start(measure: Measure, variant: Variant, servers: Servers) -> Any:
+def start(measure: Measure, variant: Variant, servers: Servers) -> Any:
     return Worker.start(
         {
             "workload": measure.workload,
@@ -166,7 +166,7 @@ def _count_statements(
     return counts
 
 
-def _figure(
+def figure(
     row: Row, measure: Measure, by_process: list[dict[str, list[Metrics]]]
 ) -> Figure:
     values = [
