@@ -6,6 +6,7 @@ import contextlib
 import http.cookiejar
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -160,6 +161,19 @@ class Process:
 
     def log(self) -> str:
         return os.pread(self._log.fileno(), 10**6, 0).decode(errors="replace")
+
+    def errors(self) -> list[str]:
+        """Return the last lines of the tracebacks in the log.
+
+        But for Django's own of a client that left a stream: now and then nobody is
+        there any more to whom its listener can tell (seen with 5.2 and 6.0).
+        """
+        ends = re.findall(
+            r"^Traceback \(most recent call last\):\n(?:[ ].*\n)+(.*)",
+            self.log(),
+            re.MULTILINE,
+        )
+        return [end for end in ends if not end.endswith("RequestAborted")]
 
     def running(self) -> bool:
         return self._process.poll() is None

@@ -211,4 +211,4 @@ def test_project(blue: PostgreSQL, green: PostgreSQL, project: Project) -> None:
             last = load.log().splitlines()[-1]
         assert "wrong rows 0  failed to decode 0  cut 0  other 0" in last
         assert web.stop() == 0
-        assert "Traceback" not in web.log()
+        assert not web.errors()

@@ -54,7 +54,7 @@ def test_server(shops: Shops, command: str, name: str, lifespan: str) -> None:
                 assert told == {**told, **{k: made[k] for k in told.keys() & made}}
                 assert told["server"] == str(server.version)
         assert site.stop() in (0, -15)
-        assert "Traceback" not in site.log()
+        assert not site.errors()
 
 
 def workers(site: Site) -> set[int]:
