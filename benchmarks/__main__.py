@@ -44,6 +44,7 @@ def main() -> None:
         if getattr(options, name):
             plan = dataclasses.replace(plan, **{name: getattr(options, name)})
     figures: list[runs.Figure] = []
+    failed: list[str] = []
     with Servers(options.postgresql) as servers:
         about = report.environment(servers.main().version)
         for measure in MEASURES:
@@ -53,12 +54,18 @@ def main() -> None:
                 print(f"{measure.name}: not measured: {missing}", file=sys.stderr)
                 continue
             print(f"{measure.name} ...", file=sys.stderr, flush=True)
-            figures += runs.run(measure, servers, plan)
+            try:
+                figures += runs.run(measure, servers, plan)
+            except runs.WorkerFailed as error:
+                failed.append(measure.name)
+                print(f"{measure.name}: {error}", file=sys.stderr)
     print(", ".join(f"{name} {value}" for name, value in about.items()), end="\n\n")
     print(report.markdown(figures))
     report.write_json(options.json, figures, about)
     chart.write(options.chart, figures)
     print(f"\n{options.json} and {options.chart} were written.", file=sys.stderr)
+    if failed:
+        sys.exit(f"could not be measured: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -53,6 +53,10 @@ class Figure:
         return None if target is None else target.is_met_by(self.value)
 
 
+class WorkerFailed(RuntimeError):
+    """A worker process is gone; it wrote why to standard error."""
+
+
 class Worker:
     """A process of `benchmarks.worker`."""
 
@@ -85,12 +89,15 @@ class Worker:
         assert self._process.stdout is not None
         answer = self._process.stdout.readline()
         if not answer:
-            raise RuntimeError("a worker process ended; see what it wrote above")
+            raise WorkerFailed("a worker process ended; see what it wrote above")
         return json.loads(answer)  # type: ignore[no-any-return]
 
     def _tell(self, what: object) -> None:
         assert self._process.stdin is not None
-        print(json.dumps(what), file=self._process.stdin, flush=True)
+        try:
+            print(json.dumps(what), file=self._process.stdin, flush=True)
+        except BrokenPipeError:
+            raise WorkerFailed("a worker process ended before it was told") from None
 
 
 def run(measure: Measure, servers: Servers, plan: Plan) -> list[Figure]:
