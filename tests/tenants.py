@@ -12,6 +12,7 @@ from __future__ import annotations
 import enum
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import django
@@ -54,14 +55,15 @@ def configure(port: str, server_side_binding: bool) -> None:
 
 def main(port: str, binding: str) -> None:
     configure(port, binding == "server")
-    from django.db import connections, models
+    from django.db import connection as _connection
+    from django.db import models
     from django_tenants.utils import schema_context
     from psycopg.types.enum import EnumInfo, register_enum
 
     from django_pg_hot_async import register_type
 
     mapping = {status: status.value for status in Status}
-    connection: Any = connections["default"]
+    connection: Any = _connection  # that of the thread, whichever it is
     register_type("status", EnumInfo, register_enum, enum=Status, mapping=mapping)
 
     class StatusField(models.Field):  # type: ignore[type-arg]
@@ -85,7 +87,7 @@ def main(port: str, binding: str) -> None:
 
     def request(number: int) -> int:
         schema = ["one", "two"][number % 2]
-        with schema_context(schema):
+        with closing(connection), schema_context(schema):
             rows = 0
             for member in MEMBERS[schema]:
                 thing = Thing.objects.create(status=member)
@@ -98,7 +100,6 @@ def main(port: str, binding: str) -> None:
                     )
                     assert cursor.fetchone() == (member, True)
                 rows += 4
-        connections.close_all()
         return rows
 
     with ThreadPoolExecutor(4) as pool:
