@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 import psycopg
@@ -15,7 +16,7 @@ from django_pg_hot_async import _contrib, _memory, _receiver
 from django_pg_hot_async.testing import PgBouncer, PostgreSQL, ServiceFile
 
 from .example import shops
-from .scenarios import ORDERS, close_all, create_shop
+from .scenarios import ORDERS, close_all, connections, create_shop, lead
 
 __all__ = ["shops"]
 
@@ -86,13 +87,25 @@ def service() -> Iterator[ServiceFile]:
         yield service
 
 
+@pytest.fixture(scope="session")
+def _databases() -> dict[str, Any]:
+    """DATABASES as the settings have it."""
+    return {alias: deepcopy(connections.settings[alias]) for alias in connections}
+
+
 @pytest.fixture(autouse=True)
-def _clean() -> Iterator[None]:
-    """Each test begins with nothing remembered, and leaves no connection."""
+def _clean(_databases: dict[str, Any]) -> Iterator[None]:
+    """Each test begins with nothing remembered, and leaves no connection.
+
+    Nor does an alias lead to where the test led it.
+    """
     _memory._aliases = {}
     _contrib.clear_caches()
     yield
     close_all()
+    for alias, settings in _databases.items():
+        if connections.settings[alias] != settings:
+            lead(alias, deepcopy(settings))
 
 
 @pytest.fixture

@@ -31,10 +31,12 @@ from .scenarios import (
     HSTORE,
     KINDS,
     MOOD,
+    ORDERS,
     TABLE,
     connection,
     database,
     lead,
+    own_database,
     trust,
 )
 from .shop.models import Product
@@ -47,17 +49,17 @@ def prepare(server, dbname):
     server.execute("truncate product restart identity", dbname=dbname)
 
 
-@pytest.fixture(autouse=True)
-def _settings():
-    before = dict(connections.settings["default"])
-    yield
-    lead("default", before)
-
-
 @pytest.fixture(scope="module")
 def stage():
     with Stage(BLUE, GREEN, prepare=prepare) as stage:
         yield stage
+
+
+@pytest.fixture(scope="module")
+def shop(green):
+    """Where the alias leads otherwise; nobody else writes to it."""
+    with own_database(green, "rehearsed", ORDERS["green"]):
+        yield green.database("rehearsed")
 
 
 @pytest.fixture
@@ -236,9 +238,9 @@ async def test_async_code(rehearsal):
     assert await sync_to_async(major)() == BLUE
 
 
-def test_connections_of_async_code_are_led_away_and_back(stage, green):
+def test_connections_of_async_code_are_led_away_and_back(stage, shop):
     """They outlive the event loop that a test runs in."""
-    lead("default", {**database(green.database("shop"), KINDS["C2"])})
+    lead("default", database(shop, KINDS["C2"]))
     seen = []
 
     def ask():
@@ -258,8 +260,8 @@ def test_in_thread_of_async_code_raises_what_is_raised():
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_all_is_as_it_was_afterwards(stage, green, fails):
-    lead("default", database(green.database("shop"), KINDS["C2"]))
+def test_all_is_as_it_was_afterwards(stage, shop, fails):
+    lead("default", database(shop, KINDS["C2"]))
     before = dict(connections.settings["default"])
     wrapper = connections["default"]
     assert Product.objects.count() == 1
@@ -276,8 +278,8 @@ def test_all_is_as_it_was_afterwards(stage, green, fails):
     assert Product.objects.count() == 1
 
 
-def test_not_in_a_transaction(stage, green):
-    lead("default", green.database("shop"))
+def test_not_in_a_transaction(stage, shop):
+    lead("default", shop)
     with (
         transaction.atomic(),
         pytest.raises(TransactionManagementError, match="'default' is in a transactio"),
@@ -381,11 +383,11 @@ def test_trust_that_proves_nothing(stage, level, settings, within_request, neede
         assert caught[0].filename == __file__
 
 
-def test_without_the_app(stage, green):
+def test_without_the_app(stage, shop):
     """It begins as a process on blue would, and shows what the app is for."""
     _receiver.uninstall()
     try:
-        lead("default", green.database("shop"))
+        lead("default", shop)
         assert Product.objects.values(*ANVIL).get() == ANVIL
         with stage.rehearse() as rehearsal:
             create()
