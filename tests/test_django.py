@@ -60,6 +60,8 @@ class Inner:
                 "INNER_APP": "yes" if app else "",
                 "PATH": f"{self.server.bin_dir}{os.pathsep}{os.environ['PATH']}",
                 "PYTHONWARNINGS": "default",
+                # Some commands print what they took from a set.
+                "PYTHONHASHSEED": "0",
             },
             capture_output=True,
             text=True,
