@@ -108,6 +108,7 @@ def follow_cursors(
     refused: Callable[[Any, psycopg.Error], None],
     *,
     each: bool,
+    adapt: Callable[[Any], bool] | None = None,
 ) -> None:
     """Call *begin* when a cursor begins to execute, *refused* when a server refuses.
 
@@ -115,7 +116,8 @@ def follow_cursors(
     kept from the execution before: psycopg does so where a cursor gets the same
     query object again, and then asks nobody. Unless *each* execution matters, it is
     called for those only. *refused* gets the connection and the error that is
-    about to be raised.
+    about to be raised. *adapt*, if given, is called before each execution with the
+    cursor, and tells whether it changed its adapters.
     """
 
     # BaseCursor._start_query(), which each way of executing goes through;
@@ -127,6 +129,12 @@ def follow_cursors(
             self._last_query = None
         return _start_query(self, query)
 
+    def adapt_and_start(self: Any, query: Any = None) -> Any:
+        assert adapt is not None
+        if adapt(self):
+            self._last_query = None
+        return start_query(self, query)
+
     def raise_for_result(self: Any, result: Any) -> Any:
         try:
             _raise_for_result(self, result)
@@ -135,7 +143,7 @@ def follow_cursors(
             raise
 
     cursors: Any = BaseCursor
-    cursors._start_query = start_query
+    cursors._start_query = start_query if adapt is None else adapt_and_start
     cursors._raise_for_result = raise_for_result
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 from django.db.backends.base.base import NO_DB_ALIAS
 
-from . import _adapters, _changes, _contrib, _resolver, conf
+from . import _adapters, _changes, _contrib, _evidence, _resolver, conf
 from ._link import Link, attach, link_of
 
 # For a type that is registered late: each connection needs a resolver for the
@@ -40,6 +40,7 @@ def renew() -> None:
         open_ones = list(_looked_after)
     for pg_connection in open_ones:
         _resolver.install(pg_connection.adapters)
+    _evidence.follow_older(open_ones)
 
 
 def is_own(pg_connection: Any, link: Link) -> None:

@@ -5,14 +5,18 @@ The error itself reaches the user as it is, with a note.
 
 from __future__ import annotations
 
-from typing import Any
+import weakref
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from . import conf
+from . import _resolver, conf
 from ._compat import follow_cursors, leave_cursors
 from ._link import link_of
 from .conf import Trust
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # PostgreSQL's errcodes appendix; what a parameter of a type that is gone, or is
 # another one now, meets with.
@@ -26,6 +30,10 @@ _REFUSALS = {
 # An internal error, and as such never translated. Others have its code as well,
 # PostGIS's of a geometry for one.
 _GONE = "cache lookup failed for type"
+
+_is_installed = False
+# Connections that were open when a type was registered: their cursors may be older.
+_older: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def is_evidence(error: BaseException) -> bool:
@@ -59,15 +67,49 @@ def _begin(connection: Any) -> bool:
     return link is not None and link.begin()
 
 
+def _adapt(cursor: Any) -> bool:
+    """Have *cursor* resolve what is tracked now; return whether it did not."""
+    if cursor.connection not in _older:
+        if not _older:
+            install()
+        return False
+    if _resolver.is_installed(cursor.adapters):
+        return False
+    _resolver.install(cursor.adapters)
+    return True
+
+
+def follow_older(connections: Iterable[Any]) -> None:
+    """Have the cursors of *connections* resolve what is tracked now, too.
+
+    A cursor has adapters of its own, a copy of what its connection had when it was
+    opened. Until the last of *connections* is gone each execution in the process
+    costs a call.
+    """
+    global _older
+    _older = weakref.WeakSet(connections)
+    if _is_installed:
+        install()
+
+
 def install() -> None:
     """Follow the cursors of every psycopg connection of the process.
 
     Each execution of theirs costs a call, and another one where ``PG_HOT_ASYNC`` has
     a result as the longest that anything is trusted for.
     """
-    follow_cursors(_begin, notice, each=conf.has_level(Trust.RESULT))
+    global _is_installed
+    _is_installed = True
+    follow_cursors(
+        _begin,
+        notice,
+        each=conf.has_level(Trust.RESULT),
+        adapt=_adapt if _older else None,
+    )
 
 
 def uninstall() -> None:
     """Leave them alone."""
+    global _is_installed
+    _is_installed = False
     leave_cursors()

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import enum
+import gc
 import sys
 from contextlib import suppress
 
 import psycopg
 import pytest
 from django.db import DatabaseError
+from psycopg._cursor_base import BaseCursor
+from psycopg.pq import Format
+from psycopg.types.enum import EnumInfo, register_enum
 
-from django_pg_hot_async import forget, pool, work_unit
+from django_pg_hot_async import (
+    _evidence,
+    _tracking,
+    forget,
+    pool,
+    register_type,
+    work_unit,
+)
 from django_pg_hot_async.testing import PgBouncer
 
 from .scenarios import (
@@ -172,3 +184,77 @@ async def test_a_work_unit_counts_for_own_connections(blue, green, as_async):
             bouncer.switch(green)
             async with work_unit():
                 assert await (await amine.execute(SELECT)).fetchone() == ROW
+
+
+class Mood(enum.Enum):
+    SAD = "sad"
+    OK = "ok"
+
+
+SEND_MOOD = "select v::text, pg_typeof(v)::text from (select %s as v) as t"
+
+
+def register_mood():
+    members = {mood: mood.value for mood in Mood}
+    register_type("mood", EnumInfo, register_enum, enum=Mood, mapping=members)
+
+
+@pytest.fixture
+def _declared():
+    yield
+    _tracking.declare(())
+    _tracking.renew()
+
+
+@pytest.mark.usefixtures("_declared")
+@pytest.mark.parametrize("kind", [psycopg.Cursor, psycopg.ClientCursor])
+def test_a_cursor_older_than_the_registration_of_a_type(green, kind):
+    """It sends values of the type right, the very query that it sent before too."""
+    with psycopg.connect(green.conninfo("shop"), autocommit=True) as mine:
+        pool.configure("mine")(mine)
+        cursor = kind(mine)
+        cursor.execute(SEND_MOOD, [Mood.OK])
+        assert cursor.fetchone() == ("OK", "text")
+        register_mood()
+        cursor.execute(SEND_MOOD, [Mood.OK])
+        assert cursor.fetchone() == ("ok", "mood")
+        cursor.executemany(SEND_MOOD, [[Mood.OK], [Mood.SAD]], returning=True)
+        assert cursor.fetchone() == ("ok", "mood")
+
+
+@pytest.mark.usefixtures("_declared")
+async def test_an_async_cursor_older_than_the_registration_of_a_type(green):
+    async with await psycopg.AsyncConnection.connect(
+        green.conninfo("shop"), autocommit=True
+    ) as mine:
+        await pool.aconfigure("mine")(mine)
+        cursor = mine.cursor()
+        await cursor.execute(SEND_MOOD, [Mood.OK])
+        register_mood()
+        await cursor.execute(SEND_MOOD, [Mood.OK])
+        assert await cursor.fetchone() == ("ok", "mood")
+
+
+def test_older_cursors_are_followed_as_long_as_there_can_be_any(green):
+    """Nor is a connection touched meanwhile that nobody looks after."""
+    _evidence.follow_older([])
+    normal = start_query()
+    mine = psycopg.connect(green.conninfo("shop"))
+    with psycopg.connect(green.conninfo("shop")) as another:
+        _evidence.follow_older([mine])
+        assert start_query() is not normal
+        cursor = another.cursor()
+        before = cursor.adapters.get_loader(0, Format.TEXT)
+        cursor.execute("select 1")
+        assert cursor.adapters.get_loader(0, Format.TEXT) is before
+        assert start_query() is not normal
+        mine.close()
+        del mine
+        gc.collect()
+        cursor.execute("select 1")
+        assert start_query() is normal
+
+
+def start_query():
+    """The code that each execution of any cursor goes through."""
+    return BaseCursor._start_query.__code__
