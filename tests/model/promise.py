@@ -1,0 +1,271 @@
+"""What each level of trust promises: the model that the app is compared with.
+
+A *layout* is what a server holds. A connection is allowed to go by one layout as
+long as its trust in it lasts; what it may not do is decode a value, or send one, by
+another. Whether the app reads too often is decided here as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import psycopg
+
+from .world import Layout
+
+LEVELS = ("server", "connection", "checkout", "result")
+TRACKED = ("hstore", "citext")
+NOTHING = Layout(0, ())
+TEXT = "citext"
+"""The tracked type whose values load as text, as those of no tracked type do."""
+
+Identity = tuple[int, str, str, str]
+"""What a connection shows of its server: version, address, port, database."""
+
+
+@dataclass
+class Known:
+    """What was read from a server, by its identity."""
+
+    layout: Layout
+    answers: list[Layout]
+    untracked: set[int]
+    is_trusted: bool = True
+
+
+@dataclass
+class Alias:
+    epoch: int = 0
+    known: dict[Identity, Known] = field(default_factory=dict)
+
+    def recall(self, identity: Identity) -> Known | None:
+        known = self.known.get(identity)
+        return known if known is not None and known.is_trusted else None
+
+
+@dataclass
+class Link:
+    """A connection, and the layout that it may go by."""
+
+    alias: str
+    identity: Identity
+    layout: Layout | None = None
+    previous: Layout | None = None
+    epoch: int = -1
+    untracked: set[int] = field(default_factory=set)
+    has_sent: bool = False
+
+
+@dataclass
+class Expected:
+    """What may come of a use: how many reads, and whether each value is right.
+
+    Where it is not, the promise does not cover it: anything may come.
+    """
+
+    reads: int
+    right: list[bool]
+    missing: bool = False
+    """The server lacks the type of a parameter."""
+
+    def __add__(self, other: Expected) -> Expected:
+        return Expected(
+            self.reads + other.reads,
+            self.right + other.right,
+            self.missing or other.missing,
+        )
+
+
+NONE = Expected(0, [])
+
+
+class Promise:
+    """The promise at a level of trust, for all aliases and connections."""
+
+    def __init__(self, level: str) -> None:
+        self.level = level
+        self.tracked: tuple[str, ...] = TRACKED
+        self.aliases: dict[str, Alias] = {}
+
+    def alias(self, name: str) -> Alias:
+        return self.aliases.setdefault(name, Alias())
+
+    def seen(self, layout: Layout) -> Layout:
+        """The part of *layout* that a read tells of."""
+        types = tuple(row for row in layout.types if row[0] in self.tracked)
+        return Layout(layout.version, types, self.tracked)
+
+    def known(self, layout: Layout) -> dict[int, str]:
+        """The tracked types of *layout*, and their arrays, by OID."""
+        return dict(self.seen(layout).names)
+
+    def loads(self, layout: Layout, oid: int) -> str:
+        """What a value of *oid* becomes, to one who goes by *layout*; "" is text."""
+        name = self.known(layout).get(oid, TEXT)
+        return "" if name == TEXT else name
+
+    # What ends trust
+
+    def register(self, name: str) -> None:
+        """Another type is tracked from now on."""
+        self.tracked = (*self.tracked, name)
+        for alias in self.aliases:
+            self.withdraw(alias)
+
+    def renew(self, link: Link) -> None:
+        """A checkout or a work unit begins."""
+        if self.level in ("checkout", "result"):
+            link.layout = None
+
+    def withdraw(self, name: str) -> None:
+        """`forget()`, or evidence: every connection reads once more."""
+        alias = self.alias(name)
+        alias.epoch += 1
+        for known in alias.known.values():
+            known.is_trusted, known.untracked = False, set()
+
+    def doubt(self, link: Link, *, refused: bool) -> None:
+        """An error was seen that a wrong OID may explain."""
+        if self.trusted(link) is not None and (link.has_sent or not refused):
+            link.has_sent = False
+            self.withdraw(link.alias)
+
+    def begin(self, link: Link) -> None:
+        """A statement is about to be sent."""
+        if self.level == "result":
+            link.layout = None
+
+    # What establishes it
+
+    def trusted(self, link: Link) -> Layout | None:
+        """The layout that a connection may go by without a read."""
+        return link.layout if link.epoch == self.alias(link.alias).epoch else None
+
+    def verify(self, link: Link, now: Layout) -> None:
+        """The server, which holds *now*, is asked over the connection."""
+        now, before = self.seen(now), link.previous
+        alias = self.alias(link.alias)
+        # With another question, another answer says nothing.
+        moved = before is not None and before != now and before.tracked == now.tracked
+        known = alias.known.get(link.identity)
+        if known is None or known.layout != now or moved:
+            answers = [] if known is None else known.answers
+            if moved or (known is not None and now not in answers):
+                alias.epoch += 1
+            alias.known[link.identity] = Known(
+                now, [*[a for a in answers if a != now][-7:], now], set()
+            )
+        else:
+            known.is_trusted = True
+        self._trust(link, now)
+
+    def _trust(self, link: Link, layout: Layout) -> None:
+        if layout != link.previous:
+            link.untracked = set()
+        link.layout = link.previous = layout
+        link.epoch = self.alias(link.alias).epoch
+        link.has_sent = False
+
+    def _establish(
+        self, link: Link, now: Layout, *, readable: bool, anew: bool = False
+    ) -> tuple[Layout, int]:
+        """Return the layout to go by, and the number of reads that it takes."""
+        known = self.alias(link.alias).recall(link.identity)
+        if self.level == "server" and known is not None and not anew:
+            self._trust(link, known.layout)
+            link.untracked = set(known.untracked)
+            return known.layout, 0
+        if readable:
+            self.verify(link, now)
+            return self.seen(now), 1
+        # I4: what "server" would trust.
+        held = self.trusted(link)
+        return held or (known.layout if known else NOTHING), 0
+
+    # What is expected of a use
+
+    def result(
+        self,
+        link: Link,
+        now: Layout,
+        types: Sequence[str],
+        *,
+        readable: bool = True,
+        apart: bool = False,
+    ) -> Expected:
+        """Rows of columns of *types* arrive: the result of one statement.
+
+        *apart*: none is seen before the one before it was loaded.
+        """
+        oids = [now.oids[name] for name in types]
+        reads, right = 0, []
+        for number, oid in enumerate(oids):
+            held = self.trusted(link)
+            first = number == 0 and self.level == "result"
+            if held is None or first or not self.loads(held, oid):
+                together = [oid] if apart else oids
+                held, read = self._news(link, now, oid, together, readable, first)
+                reads += read
+            right.append(self.loads(held, oid) == self.loads(now, oid))
+        return Expected(reads, right)
+
+    def _news(
+        self,
+        link: Link,
+        now: Layout,
+        oid: int,
+        together: list[int],
+        readable: bool,
+        first: bool,
+    ) -> tuple[Layout, int]:
+        held, reads = self.trusted(link), 0
+        if held is None or first:
+            held, reads = self._establish(link, now, readable=readable)
+        if not reads and oid not in self.known(held) and oid not in link.untracked:
+            held, reads = self._establish(link, now, readable=readable, anew=True)
+        if reads:
+            untracked = {other for other in together if other not in self.known(held)}
+            link.untracked |= untracked
+            if self.level == "server":
+                self.alias(link.alias).known[link.identity].untracked |= untracked
+        return held, reads
+
+    def parameters(
+        self,
+        link: Link,
+        now: Layout,
+        types: Sequence[str],
+        *,
+        by_name: bool,
+        readable: bool = True,
+    ) -> Expected:
+        """Values of *types* are sent; *by_name* with client-side binding."""
+        expected = NONE
+        for name in types:
+            held, reads = self.trusted(link), 0
+            if held is None:
+                held, reads = self._establish(link, now, readable=readable)
+            if name not in held.oids and not reads:
+                held, reads = self._establish(link, now, readable=readable, anew=True)
+            link.has_sent = True
+            if by_name:
+                right = name in held.oids and name in now.oids
+            else:
+                right = name in held.oids and held.oids[name] == now.oids.get(name)
+            expected += Expected(reads, [right], name not in held.oids)
+        return expected
+
+
+# Those of I2; what a parameter meets that is sent as a type it is not.
+REFUSALS = {"42704", "42804", "0A000", "42883", "22P03"}
+
+
+def is_evidence(error: psycopg.Error) -> bool | None:
+    """Whether an error may come of a wrong OID: True if the server refused one,
+    False if a value did not parse, None if it does not."""
+    if error.sqlstate is None:
+        return False if isinstance(error, psycopg.DataError) else None
+    if error.sqlstate == "XX000":
+        return True if "cache lookup failed for type" in str(error) else None
+    return True if error.sqlstate in REFUSALS else None

@@ -1,0 +1,354 @@
+"""Three servers whose databases hold the same shop under colliding OIDs."""
+
+from __future__ import annotations
+
+import enum
+import functools
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import psycopg
+from psycopg.types import TypeInfo
+from psycopg.types.enum import EnumInfo, register_enum
+from psycopg.types.hstore import register_hstore
+
+from django_pg_hot_async.testing import (
+    PgBouncer,
+    PostgreSQL,
+    ServiceFile,
+    scatter_oids,
+)
+from django_pg_hot_async.testing._statements import APPLICATION_NAME, parse
+from tests.scenarios import CITEXT, HSTORE, MOOD, TABLE
+
+FIRST_OID = 3_000_000_000
+"""Above 2**31, where an OID that is taken for signed is negative."""
+SEAT = 2_000
+"""OIDs between two seats: more than an extension takes."""
+
+CREATE = {"hstore": HSTORE, "citext": CITEXT, "mood": MOOD}
+DROP = """
+drop table if exists product; drop extension if exists hstore cascade;
+drop extension if exists citext cascade; drop type if exists mood cascade
+"""
+# By template: which type has the seat, on each server; the same seat is something
+# else on the others. In the order in which they are created.
+SEATS: dict[str, list[list[str]]] = {
+    "one": [
+        ["hstore", "citext", "mood"],
+        ["citext[]", "mood", "hstore"],
+        ["mood", "hstore[]", "citext[]"],
+    ],
+    "two": [
+        ["citext[]", "mood", "hstore"],
+        ["mood", "hstore", "citext[]"],
+        ["hstore", "citext[]", "mood"],
+    ],
+    "three": [
+        ["mood[]", "hstore[]", "citext[]"],
+        ["hstore[]", "citext", "mood[]"],
+        ["citext[]", "mood", "hstore[]"],
+    ],
+    "bare": [[], [], []],
+}
+TEMPLATES = tuple(SEATS)
+ORDERS = (
+    ("hstore", "citext", "mood"),
+    ("citext", "mood", "hstore"),
+    ("mood", "hstore", "citext"),
+    (),
+)
+
+
+class Mood(enum.Enum):
+    """What a project would register for the enum."""
+
+    SAD = "sad"
+    OK = "ok"
+
+
+MAPPING = {mood: mood.value for mood in Mood}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The types of a database, as a server would tell."""
+
+    version: int
+    types: tuple[tuple[str, int, int], ...]
+    """Name, OID, and OID of the array."""
+    tracked: tuple[str, ...] = ()
+    """The names that were asked for; none, where it is all there is."""
+
+    def __deepcopy__(self, memo: object) -> Layout:
+        return self
+
+    @functools.cached_property
+    def oids(self) -> Mapping[str, int]:
+        """OID by name, ``hstore`` and ``hstore[]``."""
+        oids = {}
+        for name, oid, array in self.types:
+            oids[name], oids[f"{name}[]"] = oid, array
+        return MappingProxyType(oids)
+
+    @functools.cached_property
+    def names(self) -> Mapping[int, str]:
+        return MappingProxyType({oid: name for name, oid in self.oids.items()})
+
+
+@dataclass
+class Place:
+    """A database on a server, and what it holds at present."""
+
+    server: PostgreSQL
+    dbname: str
+    template: str
+    layout: Layout
+    is_dirty: bool = False
+
+    def __repr__(self) -> str:
+        return f"{self.server.major}:{self.server.port}/{self.dbname}"
+
+
+@dataclass
+class Statements:
+    """The statements that reach the servers, told by their logs."""
+
+    servers: list[PostgreSQL]
+    offsets: dict[int, int] = field(default_factory=dict)
+
+    def new(self) -> list[str]:
+        """Return those since the last call, of everybody but this package's helpers.
+
+        A server writes the line before it executes the statement, so what has been
+        answered has been logged.
+        """
+        found: list[str] = []
+        for number, server in enumerate(self.servers):
+            keeper: Any = server._keeper
+            size = keeper.log_size()
+            if size != (start := self.offsets.get(number, 0)):
+                # A line that is being written is for the next call.
+                log, _, _ = keeper.log(start).rpartition("\n")
+                self.offsets[number] = start + len(log.encode()) + bool(log)
+                found += parse(log)
+        return found
+
+
+def is_read(statement: str) -> bool:
+    """Whether it is the statement that this package sends."""
+    return "pg_catalog.pg_type AS t" in statement
+
+
+class Door:
+    """Where an alias leads: a service, or a pooler, that can be led elsewhere."""
+
+    def __init__(self, name: str, service: ServiceFile, place: Place) -> None:
+        self.name = name
+        self.service = service
+        self.place = place
+        self.bouncer: PgBouncer | None = None
+
+    def __repr__(self) -> str:
+        return self.name
+
+    @property
+    def is_pooler(self) -> bool:
+        return self.bouncer is not None
+
+    def lead(self, place: Place) -> None:
+        self.place = place
+        if self.bouncer is None:
+            self.service.point(self.name, place.server, place.dbname)
+        else:
+            self.bouncer.switch(place.server, place.dbname)
+
+    def conninfo(self) -> str:
+        if self.bouncer is None:
+            return f"service={self.name}"
+        return self.bouncer.conninfo()
+
+    def database(self) -> dict[str, Any]:
+        if self.bouncer is None:
+            return self.service.database(self.name)
+        return self.bouncer.database()
+
+
+class World:
+    """Servers that run for the session; what a search changes is put back."""
+
+    def __init__(self, servers: list[PostgreSQL]) -> None:
+        self.servers = servers
+        self.statements = Statements(servers)
+        self.places: list[Place] = []
+        self._helpers: dict[tuple[int, str], psycopg.Connection[Any]] = {}
+        self._truth: dict[tuple[str, bool, bool], list[tuple[Any, ...]]] = {}
+
+    def prepare(self) -> None:
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(self._prepare, range(len(self.servers))))
+        for server in self.servers:
+            # Not before: it is logged for sessions that begin now.
+            server.execute("alter role postgres set log_statement = 'all'")
+            for dbname, template in (("shop", "one"), ("tenant", "two")):
+                server.create_database(dbname, template)
+                place = Place(server, dbname, template, Layout(0, ()))
+                self.look(place)
+                self.places.append(place)
+
+    def _prepare(self, number: int) -> None:
+        server = self.servers[number]
+        first = FIRST_OID + SEAT
+        for template, seats in SEATS.items():
+            server.create_database(template)
+            for seat, name in enumerate(seats[number], start=1):
+                create_at(server, template, name, first + seat * SEAT)
+            if seats[number]:
+                server.execute(TABLE, dbname=template)
+            first += 4 * SEAT
+        # What is created later collides with nothing.
+        scatter_oids(server, "postgres", 1 + number * 300_000)
+
+    def execute(
+        self, server: PostgreSQL, dbname: str, sql: str, params: Any = None
+    ) -> list[tuple[Any, ...]]:
+        """Execute as a helper: over a connection that is kept, and not counted."""
+        helper = self._helpers.get((server.port, dbname))
+        if helper is None:
+            helper = psycopg.connect(
+                server.conninfo(dbname, application_name=APPLICATION_NAME),
+                autocommit=True,
+                prepare_threshold=None,
+            )
+            self._helpers[server.port, dbname] = helper
+        cursor = helper.execute(sql.encode(), params)
+        return cursor.fetchall() if cursor.description else []
+
+    def close(self) -> None:
+        for helper in self._helpers.values():
+            helper.close()
+
+    def look(self, place: Place) -> None:
+        """Ask the server what the place holds."""
+        rows = self.execute(
+            place.server,
+            place.dbname,
+            "select typname::text, oid::int8, typarray::int8 from pg_type"
+            " where typname in ('hstore', 'citext', 'mood') order by oid",
+        )
+        types = tuple((str(name), int(oid), int(array)) for name, oid, array in rows)
+        place.layout = Layout(place.server.version, types)
+
+    def reset(self) -> None:
+        """Put every place back as it was in the beginning, its OIDs too."""
+        for place in self.places:
+            if place.is_dirty:
+                self.rebuild(place, "one" if place.dbname == "shop" else "two")
+                place.is_dirty = False
+
+    def rebuild(self, place: Place, template: str) -> None:
+        """Drop the database, which ends connections, and create it from another."""
+        if helper := self._helpers.pop((place.server.port, place.dbname), None):
+            helper.close()
+        for sql in (
+            f"drop database {place.dbname} with (force)",
+            f"create database {place.dbname} template {template}",
+        ):
+            self.execute(place.server, "postgres", sql)
+        place.template, place.is_dirty = template, True
+        self.look(place)
+
+    def recreate(self, place: Place, order: tuple[str, ...]) -> None:
+        """Drop the types and create them again, under open connections."""
+        statements = [DROP, *(CREATE[name] for name in order)]
+        if order:
+            statements.append(TABLE)
+        self.execute(place.server, place.dbname, ";".join(statements))
+        place.is_dirty = True
+        self.look(place)
+
+    def terminate(self, place: Place) -> None:
+        """End the connections to a place; each has ended when this returns."""
+        self.execute(
+            place.server,
+            "postgres",
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
+            " where datname = %s and application_name <> %s",
+            [place.dbname, APPLICATION_NAME],
+        )
+
+    def at(self, port: str, dbname: str) -> Place:
+        """Return the place that a connection shows to be at."""
+        for place in self.places:
+            if (str(place.server.port), place.dbname) == (port, dbname):
+                return place
+        raise LookupError(f"no place at {port}/{dbname}")
+
+    def truth(
+        self, sql: str, *, binary: bool = False, moods: bool = False
+    ) -> list[tuple[Any, ...]]:
+        """What psycopg alone returns, with OIDs that were read from that very server.
+
+        Right decoding does not depend on the server, so one will do.
+        """
+        key = (sql, binary, moods)
+        if key not in self._truth:
+            server = self.servers[0]
+            with psycopg.connect(server.conninfo("one"), autocommit=True) as conn:
+                register_alone(conn, moods)
+                self._truth[key] = conn.execute(sql, binary=binary).fetchall()
+        return self._truth[key]
+
+
+def register_alone(conn: psycopg.Connection[Any], moods: bool) -> None:
+    """Register as Django does, for this connection; and the enum, if asked to."""
+    hstore, citext = TypeInfo.fetch(conn, "hstore"), TypeInfo.fetch(conn, "citext")
+    assert hstore is not None and citext is not None
+    register_hstore(hstore, conn)
+    TypeInfo(citext.name, 0, citext.array_oid).register(conn)
+    if moods:
+        mood = EnumInfo.fetch(conn, "mood")
+        assert mood is not None
+        register_enum(mood, conn, Mood, mapping=MAPPING)
+
+
+def create_at(server: PostgreSQL, dbname: str, name: str, oid: int) -> None:
+    """Create what brings the type *name* at such a moment that it gets *oid*."""
+    [word, _, _] = name.partition("[")
+
+    def create() -> int:
+        server.execute(CREATE[word], dbname=dbname)
+        [[found]] = server.execute(
+            "select %s::regtype::oid::int8", [name], dbname=dbname
+        )
+        return int(found)
+
+    before = scatter_oids(server, dbname, 1)
+    distance = create() - before
+    kind = "type" if word == "mood" else "extension"
+    server.execute(f"drop {kind} {word}", dbname=dbname)
+    now = scatter_oids(server, dbname, 1)
+    scatter_oids(server, dbname, oid - distance - now)
+    assert create() == oid
+
+
+@contextmanager
+def build(majors: tuple[int, int, int]) -> Iterator[World]:
+    """Start the servers and fill them: about five seconds."""
+    with ExitStack() as stack:
+        servers = [
+            stack.enter_context(
+                PostgreSQL(major, next_oid=FIRST_OID, config={"autovacuum": "off"})
+            )
+            for major in majors
+        ]
+        world = World(servers)
+        world.prepare()
+        try:
+            yield world
+        finally:
+            world.close()
