@@ -1,7 +1,7 @@
 // Charts of the last minute: two series about a base line, or a line in a band.
 
 const SVG = "http://www.w3.org/2000/svg";
-const TEXT = 56; // pixels that a text in a chart takes at most
+const TEXT = 60; // pixels that a text in a chart takes at most
 
 export class Chart {
   // *kind* is "mirror" (above the line what is right, below it what is *wrong*) or

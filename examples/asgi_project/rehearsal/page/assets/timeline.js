@@ -37,13 +37,19 @@ function segment(section, lane, segments) {
   const track = section.querySelector(`[data-lane=${lane}] .track`);
   while (track.children.length > segments.length) track.lastChild.remove();
   segments.forEach(({ place: [left, width], server, text = "" }, index) => {
-    const element = track.children[index] ?? track.appendChild(document.createElement("div"));
-    element.className = "segment";
+    const element = track.children[index] ?? track.appendChild(makeSegment());
     if (server !== undefined) element.dataset.server = server;
     element.style.left = left;
     element.style.width = width;
-    if (element.textContent !== text) element.textContent = text;
+    if (element.textContent !== text) element.firstChild.textContent = text;
   });
+}
+
+function makeSegment() {
+  const element = document.createElement("div");
+  element.className = "segment";
+  element.append(document.createElement("span"));
+  return element;
 }
 
 // Row by row in place: what is being read, or selected, stays where it is.
