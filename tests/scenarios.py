@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.core.signals import request_finished, request_started
+from django.db import DEFAULT_DB_ALIAS
 from django.db import connection as _connection
 from django.db import connections as _connections
 from django.db.backends.postgresql.base import DatabaseWrapper
@@ -110,10 +111,10 @@ def check_row(row: dict[str, Any]) -> None:
         raise WrongRow(f"{row!r} is not {ANVIL!r}")
 
 
-def read() -> None:
+def read(using: str = DEFAULT_DB_ALIAS) -> None:
     """Read by the ORM, then by a cursor of its own."""
-    check_row(Product.objects.values(*ANVIL).get(name="anvil"))
-    with connection.cursor() as cursor:
+    check_row(Product.objects.using(using).values(*ANVIL).get(name="anvil"))
+    with connections[using].cursor() as cursor:
         cursor.execute("select attrs, tags, parts from product where name = 'anvil'")
         check_row(dict(zip(ANVIL, cursor.fetchone(), strict=True)))
 
@@ -132,10 +133,11 @@ _HOW_IT_ARRIVED = (
 )
 
 
-def write() -> None:
+def write(using: str = DEFAULT_DB_ALIAS) -> None:
     """Write by the ORM; have the server say what arrived."""
-    product = Product.objects.create(name=f"new {next(_numbers)}", **ANVIL)
-    check_arrived(product.name)
+    name = f"new {next(_numbers)}"
+    Product.objects.using(using).create(name=name, **ANVIL)
+    check_arrived(name, using)
 
 
 async def awrite() -> None:
@@ -143,8 +145,8 @@ async def awrite() -> None:
     await sync_to_async(check_arrived)(product.name)
 
 
-def check_arrived(name: str) -> None:
-    with connection.cursor() as cursor:
+def check_arrived(name: str, using: str = DEFAULT_DB_ALIAS) -> None:
+    with connections[using].cursor() as cursor:
         cursor.execute(_HOW_IT_ARRIVED, [name])
         arrived = cursor.fetchone()
         cursor.execute("delete from product where name = %s", [name])

@@ -2,159 +2,168 @@
 
 from __future__ import annotations
 
-import asyncio
-import collections
+import functools
+import gc
+import logging
 import os
+import sys
 import threading
 import time
+from collections import Counter
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
-from asgiref.sync import sync_to_async
-from django.db import InterfaceError, OperationalError, transaction
-from psycopg_pool import PoolTimeout
+from django.test.utils import override_settings
 
 from django_pg_hot_async.testing import PgBouncer
 
-from . import scenarios
-from .scenarios import KINDS, AsyncOrm, connection, connections, database, lead, trust
+from .load import DJANGO_POOL, OWN_POOL, PATIENCE, Door, Load
+from .scenarios import (
+    KINDS,
+    ORDERS,
+    close_all,
+    connections,
+    database,
+    lead,
+    own_database,
+)
+from .test_switches_elsewhere import conninfo_of
 
-THREADS = 32
-TASKS = 500
-SWITCHES = 10
+THREADS = 64
+TASKS = 1000
+EVERY = 3.0  # seconds: 20 switches a minute
+POOLED = {"pool": DJANGO_POOL}
+MOST = DJANGO_POOL["max_size"] + 2 * OWN_POOL["max_size"]
+"""Connections by a door that has pools: Django's, and one of each class."""
+# Through PgBouncer, by alias: TRUST, and whether Django has a pool.
+MOVED = {
+    "moved_pooled": ("checkout", True),
+    "moved_kept": ("checkout", False),
+    "moved_anywhere": ("result", True),
+}
 
-# What a client gets when the server ends its connection; nothing else may occur.
-CUT = (OperationalError, InterfaceError, PoolTimeout)
 
-
-class Traffic:
-    """Requests by threads and by tasks until told to stop, and what came of them.
-
-    *atomic*: each request is one transaction.
+@pytest.fixture
+def doors(blue, green, service, monkeypatch):
+    """A service file that names another server, the one before cutting what is open;
+    and three PgBouncers, which move what is open, and cut nothing.
     """
+    with ExitStack() as stack:
+        for server, order in ((blue, "blue"), (green, "green")):
+            for name in ("load_cut", "load_moved"):
+                stack.enter_context(own_database(server, name, ORDERS[order]))
 
-    def __init__(self, *, atomic: bool = False, tasks: int = TASKS) -> None:
-        self.counts: collections.Counter[str] = collections.Counter()
-        self.wrong: list[BaseException] = []
-        self.stop = threading.Event()
-        self._lock = threading.Lock()
-        self._tasks = tasks
-        self._work = [scenarios.read, scenarios.write]
-        self._awork = [scenarios.aread, scenarios.awrite]
-        if atomic:
-            self._work = [transaction.atomic(work) for work in self._work]
-            self._awork = [sync_to_async(work) for work in self._work]
+        def door(alias, target, switch, count, *, pooled, atomic):
+            monkeypatch.setitem(connections.settings, alias, {})
+            options = {"server_side_binding": True, **(POOLED if pooled else {})}
+            lead(alias, database(target, KINDS["C3" if pooled else "C2"], **options))
+            return Door(alias, conninfo_of(target), switch, count, atomic, pooled)
 
-    def count(self, error: BaseException | None) -> None:
-        with self._lock:
-            if error is None:
-                self.counts["right"] += 1
-            elif isinstance(error, CUT):
-                self.counts["cut"] += 1
-            else:
-                self.counts["wrong"] += 1
-                self.wrong.append(error)
+        def point(server):
+            service.point("load", server, "load_cut")
+            # All at once; terminate() waits for one after the other.
+            (blue if server is green else green).execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where datname = 'load_cut'"
+            )
 
-    def thread(self, number: int) -> None:
-        work = self._work[number % 2]
-        while not self.stop.is_set():
-            try:
-                KINDS["C3"].request(work)
-            except Exception as error:
-                connection.close()
-                self.count(error)
-            else:
-                self.count(None)
-        connection.close()
+        def count():
+            asked = "select from pg_stat_activity where datname = 'load_cut'"
+            return sum(len(server.execute(asked)) for server in (blue, green))
 
-    async def task(self, number: int, turn: asyncio.Semaphore) -> None:
-        work = self._awork[number % 2]
-        while not self.stop.is_set():
-            try:
-                # One thread a request is running; not all 500 at the same time.
-                async with turn:
-                    await AsyncOrm().arequest(work)
-            except Exception as error:
-                self.count(error)
-            else:
-                self.count(None)
-
-    async def tasks(self) -> None:
-        turn = asyncio.Semaphore(24)
-        await asyncio.gather(
-            *(self.task(number, turn) for number in range(self._tasks))
-        )
-
-    def during(self, switch, pause: float = 0.6) -> None:
-        threads = [
-            threading.Thread(target=self.thread, args=(number,))
-            for number in range(THREADS)
-        ]
-        threads.append(threading.Thread(target=lambda: asyncio.run(self.tasks())))
-        for thread in threads:
-            thread.start()
-        try:
-            for number in range(SWITCHES):
-                before = self.counts["right"]
-                deadline = time.monotonic() + 60
-                # Each switch is made under load that gets through.
-                while self.counts["right"] < before + 100:
-                    assert time.monotonic() < deadline, self.counts
-                    time.sleep(0.01)
-                switch(number)
-        finally:
-            time.sleep(pause)
-            self.stop.set()
-            for thread in threads:
-                thread.join()
-        assert self.counts["wrong"] == 0, collections.Counter(
-            f"{type(error).__name__}: {error}"[:120] for error in self.wrong
-        )
+        service.point("load", blue, "load_cut")
+        target = service.database("load")
+        doors = [door("cut", target, point, count, pooled=True, atomic=False)]
+        for alias, (_, pooled) in MOVED.items():
+            bouncer = stack.enter_context(PgBouncer(blue, "load_moved"))
+            switch = functools.partial(bouncer.switch, timeout=PATIENCE)
+            count = functools.partial(clients, bouncer)
+            target = bouncer.database()
+            doors.append(door(alias, target, switch, count, pooled=pooled, atomic=True))
+        trust = {alias: {"TRUST": level} for alias, (level, _) in MOVED.items()}
+        with override_settings(PG_HOT_ASYNC={"ALIASES": trust}):
+            yield doors
 
 
-def report(traffic: Traffic, record_property) -> None:
-    for name, number in traffic.counts.items():
-        record_property(name, number)
-    print(f"{SWITCHES} switches: {dict(traffic.counts)}")
+def clients(bouncer):
+    """How many connections a PgBouncer has, but for that which asks."""
+    rows = bouncer.command("SHOW CLIENTS")
+    return sum(row["database"] == bouncer.alias for row in rows)
 
 
-def test_switches_by_service_file(blue, green, service, record_property):
-    """Pooled; connections to the server that was left are cut."""
-    servers = [green, blue]
-    service.point("shop", blue, "shop")
-    target = {**service.database("shop"), "CONN_HEALTH_CHECKS": True}
-    target["OPTIONS"]["pool"] = {"min_size": 4, "max_size": 24, "timeout": 20}
-    target["OPTIONS"]["server_side_binding"] = True
-    lead("default", target)
+@contextmanager
+def nothing_left(doors):
+    """As many connections, threads and files at the end as at the beginning."""
 
-    def switch(number: int) -> None:
-        service.point("shop", servers[number % 2], "shop")
-        servers[(number + 1) % 2].terminate("shop")
+    def count():
+        gc.collect()
+        return {
+            **{door.alias: door.connections() for door in doors},
+            "threads": threading.active_count(),
+            "files": len(list(Path("/proc/self/fd").iterdir())),
+        }
 
-    traffic = Traffic()
-    traffic.during(switch)
-    report(traffic, record_property)
+    before = count()
+    yield
+    deadline = time.monotonic() + 30
+    while (after := count()) != before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert after == before
+
+
+def resident():
+    """Megabytes of memory that this process has now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def at_rest():
+    """Close what is open; return how much there is in memory then."""
+    close_all()
+    gc.collect()
+    return sys.getallocatedblocks(), resident()
 
 
 @pytest.mark.pgbouncer
 @pytest.mark.parametrize(
-    ("level", "kind"), [("checkout", "C2"), ("checkout", "C3"), ("result", "C3")]
+    "seconds",
+    [
+        pytest.param(30, id="short", marks=pytest.mark.slow),
+        pytest.param(600, id="long", marks=pytest.mark.long),
+    ],
 )
-def test_switches_by_pgbouncer(blue, green, level, kind, record_property):
-    """Open connections are moved alive; nothing is cut either.
-
-    Each request is one transaction, so that none is split between two servers.
-    """
-    pool = {"pool": {"min_size": 4, "max_size": 24, "timeout": 20}}
-    options = {"server_side_binding": True, **(pool if kind == "C3" else {})}
-    with PgBouncer(blue, "shop", config={"max_client_conn": 500}) as bouncer:
-        lead("default", database(bouncer.database(), KINDS[kind], **options))
-        traffic = Traffic(atomic=True, tasks=TASKS if kind == "C3" else 0)
-        with trust(level):
-            traffic.during(lambda number: bouncer.switch([green, blue][number % 2]))
-        connection.close()
-        connection.close_pool()
-    report(traffic, record_property)
-    assert traffic.counts["cut"] == 0
+def test_switches_under_load(doors, blue, green, seconds, caplog, record_property):
+    """Nothing is wrong, nothing fails where nothing is cut, and nothing is left."""
+    # A line for each connection that is cut; pytest keeps them all.
+    caplog.set_level(logging.CRITICAL, "psycopg.pool")
+    load = Load(doors, THREADS, TASKS)
+    with nothing_left(doors):
+        load.run(2 * EVERY, EVERY, [green, blue])  # what is kept for good is there now
+        blocks, memory = at_rest()
+        for door in doors:
+            door.reset()
+        switches = load.run(seconds, EVERY, [green, blue])
+        blocks, memory = (
+            after - before
+            for after, before in zip(at_rest(), (blocks, memory), strict=True)
+        )
+    requests = sum(door.counts["right"] for door in doors)
+    for door in doors:
+        print(
+            f"{door.alias}: {door.counts['right']} requests, {door.rows} rows compared,"
+            f" {len(door.failures)} wrong, {door.counts['cut']} cut, longest pause"
+            f" {door.pause:.2f} s"
+        )
+        record_property(door.alias, dict(door.counts))
+        assert Counter(map(repr, door.failures)) == {}
+        # Those that were in flight, and no other, when their connection was cut.
+        assert door.counts["cut"] <= (0 if door.atomic else switches * MOST), door
+    print(
+        f"{switches} switches of each, {requests} requests in all; memory"
+        f" {memory:+.1f} MB, {blocks:+} blocks"
+    )
+    assert blocks < requests / 4 + 2000
 
 
 def test_a_forked_child_starts_with_what_is_known(green, tmp_path):
