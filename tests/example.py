@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from django_pg_hot_async.testing import PostgreSQL, ServiceFile
+from django_pg_hot_async.testing import PgBouncer, PostgreSQL, ServiceFile
 
 TOP = Path(__file__).resolve().parents[1]
 EXAMPLE = TOP / "examples" / "asgi_project"
@@ -28,6 +28,8 @@ DBNAME = "example_project"
 SERVICE = "example_project"
 ROWS = 40
 PASSWORD = "correct horse"
+LASTS = 60.0
+"""Seconds a stream of the example lasts."""
 
 sys.path.insert(0, str(EXAMPLE))
 rehearsed = import_module("rehearsal.shop")
@@ -93,13 +95,7 @@ def shops(blue: PostgreSQL, green: PostgreSQL, service: ServiceFile) -> Iterator
 
 def fill(server: PostgreSQL) -> None:
     """Have the example make its tables, some rows, and somebody to log in as."""
-    to_server = environ(
-        DATABASE_HOST=server.host,
-        DATABASE_PORT=str(server.port),
-        DATABASE_NAME=DBNAME,
-        DATABASE_USER="postgres",
-        DJANGO_SUPERUSER_PASSWORD=PASSWORD,
-    )
+    to_server = to_address(server, DJANGO_SUPERUSER_PASSWORD=PASSWORD)
     manage(to_server, "migrate", "--verbosity=0")
     manage(to_server, "seed", str(ROWS))
     manage(
@@ -120,6 +116,19 @@ def environ(**more: str) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         **more,
     }
+
+
+def to_address(server: PostgreSQL | PgBouncer, **more: str) -> dict[str, str]:
+    """Return the environment for a process of the example that talks to *server*."""
+    return environ(
+        **{
+            "DATABASE_HOST": server.host,
+            "DATABASE_PORT": str(server.port),
+            "DATABASE_NAME": DBNAME,
+            "DATABASE_USER": "postgres",
+            **more,
+        }
+    )
 
 
 def manage(environ: Mapping[str, str], *arguments: str) -> str:
@@ -228,17 +237,18 @@ class Site(Process):
 
 
 class Events:
-    """The products told of by the example's stream."""
+    """The products told of by the example's stream.
 
-    def __init__(self, site: Site, last_event_id: str | None = None) -> None:
-        request = urllib.request.Request(site.url + "/products/changes/")
-        if last_event_id is not None:
-            request.add_header("Last-Event-ID", last_event_id)
-        self._response = urllib.request.urlopen(request, timeout=30)
-        assert self._response.headers["Content-Type"] == "text/event-stream"
-        # It listens from the moment of its first comment on.
-        self.until(b":\n" if last_event_id is None else b"retry: 1000\n")
-        self.last_id = ""
+    A stream that has lasted as long as it may is followed by the next, as in a browser.
+    """
+
+    def __init__(self, site: Site, last_event_id: str = "") -> None:
+        self._url = site.url + "/products/changes/"
+        self.last_id = last_event_id
+        self._open()
+        # From then on it listens.
+        while not self._line().startswith(b"id: "):
+            pass
 
     def __enter__(self) -> Events:
         return self
@@ -246,17 +256,28 @@ class Events:
     def __exit__(self, *exc_info: object) -> None:
         self._response.close()
 
-    def until(self, line: bytes) -> None:
-        while (read := self._response.readline()) != line:
-            assert read, "the stream has ended"
-
     def next(self) -> Any:
         """Return the next product told of, however long that takes."""
-        while not (line := self._response.readline()).startswith(b"data: "):
-            assert line, "the stream has ended"
-            if line.startswith(b"id: "):
-                self.last_id = line[4:].strip().decode()
+        while not (line := self._line()).startswith(b"data: "):
+            pass
         return json.loads(line[6:])
+
+    def _open(self) -> None:
+        request = urllib.request.Request(self._url)
+        if self.last_id:
+            request.add_header("Last-Event-ID", self.last_id)
+        self._until = time.monotonic() + LASTS
+        self._response = urllib.request.urlopen(request, timeout=60)
+        assert self._response.headers["Content-Type"] == "text/event-stream"
+
+    def _line(self) -> bytes:
+        while not (line := bytes(self._response.readline())):
+            assert time.monotonic() >= self._until, "the stream has ended early"
+            self._response.close()
+            self._open()
+        if line.startswith(b"id: "):
+            self.last_id = line[4:].strip().decode()
+        return line
 
 
 def wait_until(true: Any, seconds: float = 120) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import psycopg
 import pytest
 
-from django_pg_hot_async.testing import PostgreSQL
+from django_pg_hot_async.testing import PgBouncer, PostgreSQL
 
 from .example import (
     DBNAME,
@@ -24,6 +24,7 @@ from .example import (
     Site,
     environ,
     manage,
+    to_address,
     wait_until,
 )
 
@@ -69,6 +70,11 @@ with PgBouncer(servers[0], os.environ["DATABASE_NAME"]) as bouncer:
     from django.conf import settings
     settings.DATABASES["default"]["PORT"] = str(bouncer.port)
     asyncio.run(main(bouncer))
+"""
+SHOW_TRUST = """
+from django.conf import settings
+from django.db import connection
+print(settings.PG_HOT_ASYNC["TRUST"], connection.settings_dict["ATOMIC_REQUESTS"])
 """
 CUT = """
     select pg_terminate_backend(pid) from pg_stat_activity
@@ -186,6 +192,16 @@ def test_stream_resumes(shops: Shops) -> None:
             assert events.next()["name"] == "three"
 
 
+def test_stream_after_a_change(shops: Shops) -> None:
+    """What has just been changed is no news, and the stream is alive all the same."""
+    shops.lead_to(shops.green)
+    with Site(UVICORN, shops.environ) as site:
+        site.post("/products/4/", {"name": "before"})
+        with Events(site) as events:
+            site.post("/products/4/", {"name": "after"})
+            assert events.next()["name"] == "after"
+
+
 def test_stream_waits_for_the_database(shops: Shops) -> None:
     """Nothing is lost while the server is away, and the stream stays open."""
     shops.lead_to(shops.green)
@@ -193,7 +209,7 @@ def test_stream_waits_for_the_database(shops: Shops) -> None:
         with psycopg.connect(shops.green.conninfo(DBNAME)) as connection:
             connection.execute("lock table catalogue_product")
             # The next look waits for the table, and is cut.
-            wait_until(lambda: shops.green.execute(CUT, dbname=DBNAME) == [(True,)])
+            wait_until(lambda: shops.green.execute(CUT, dbname=DBNAME))
         wait_until(lambda: "the next look will tell" in site.log())
         site.post("/products/1/", {"name": "again"})
         assert events.next()["name"] == "again"
@@ -247,26 +263,27 @@ def test_raw_sql_that_is_moved_after_its_check(shops: Shops) -> None:
 
 
 def test_checks_have_nothing_to_say(shops: Shops) -> None:
-    """On either route: no hint for the project that people copy."""
-    to_server = environ(
-        DATABASE_HOST=shops.blue.host,
-        DATABASE_PORT=str(shops.blue.port),
-        DATABASE_NAME=DBNAME,
-        DATABASE_USER="postgres",
-    )
-    for env in (to_server, shops.environ):
+    """On a service's route and on that of an address: no hint about what people copy."""
+    shops.lead_to(shops.blue)
+    for env in (to_address(shops.blue), shops.environ):
         manage(env, "check", "--fail-level=INFO", "--database=default")
+
+
+@pytest.mark.pgbouncer
+def test_checks_have_nothing_to_say_through_pgbouncer(shops: Shops) -> None:
+    """Neither of the example's settings nor, asked through the pooler, of the demo's."""
+    with PgBouncer(shops.blue, DBNAME) as bouncer:
+        for settings in ("asgi_project.settings", "demo_settings"):
+            env = to_address(bouncer, DJANGO_SETTINGS_MODULE=settings)
+            manage(env, "check", "--fail-level=INFO", "--database=default")
+            told = manage(env, "shell", "-c", SHOW_TRUST)
+            assert told.split()[-2:] == ["checkout", "True"]
 
 
 def test_own_tests(blue: PostgreSQL, green: PostgreSQL) -> None:
     """``manage.py test`` makes a database, types and all, and passes."""
     for server in (blue, green):
-        env = environ(
-            DATABASE_HOST=server.host,
-            DATABASE_PORT=str(server.port),
-            DATABASE_NAME="example_own",
-            DATABASE_USER="postgres",
-        )
+        env = to_address(server, DATABASE_NAME="example_own")
         manage(env, "makemigrations", "--check", "--dry-run")
         manage(env, "test", "--noinput")
 

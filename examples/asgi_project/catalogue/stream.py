@@ -48,26 +48,26 @@ async def events(last_event_id: str | None = None) -> AsyncIterator[str]:
     streams.
     """
     end = time.monotonic() + LASTS
-    yield "retry: 1000\n\n"
-    now = timezone.now()
+    last, now = parsed(last_event_id), timezone.now()
+    since = max(last, now - LONGEST_GAP) if last else now
+    # A client that will have heard of nothing has something to resume from, too.
+    yield f"retry: 1000\nid: {since.isoformat()}\n\n"
     told: dict[int, datetime] = {}
-    if last := parsed(last_event_id):
-        since = max(last, now - LONGEST_GAP)
-    else:
-        # What is in the table already is no news.
-        since = now
-        told = {row["id"]: row["changed_at"] for row in await changed(since - LATE)}
+    if not last:
+        # What was in the table before is no news.
+        rows = await changed(since - LATE)
+        told = {row["id"]: row["changed_at"] for row in rows if row["changed_at"] < now}
     while time.monotonic() < end:
         rows = await changed(since - LATE)
-        for row in rows:
-            if told.get(row["id"]) != row["changed_at"]:
-                yield event(row)
+        news = [row for row in rows if told.get(row["id"]) != row["changed_at"]]
+        for row in news:
+            yield event(row)
+        if not news:
+            # A comment: it tells the server whether the client is still there.
+            yield ":\n\n"
         if rows:
             told = {row["id"]: row["changed_at"] for row in rows}
             since = max(since, rows[-1]["changed_at"])
-        else:
-            # A comment: it tells the server whether the client is still there.
-            yield ":\n\n"
         await asyncio.sleep(EVERY)
 
 
