@@ -215,7 +215,10 @@ class Load:
         for door, count in zip(self.doors, before, strict=True):
             while door.counts["right"] < count + 10:
                 assert time.monotonic() < deadline, (door.alias, door.counts)
-                assert not self._gone_wrong, self._gone_wrong
+                assert not (self._gone_wrong or door.failures), (
+                    self._gone_wrong,
+                    door.failures[:5],
+                )
                 time.sleep(0.01)
 
     def _clients(self, pools: ExitStack) -> Iterator[threading.Thread]:
