@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from signal import SIGKILL
+from typing import Any
 
+import httpx
 import psycopg
 import pytest
 import yaml
@@ -20,15 +24,18 @@ from django_pg_hot_async.testing._process import Keeper
 
 from .example import EXAMPLE, TOP, Process, environ, free_port, wait_until
 
+watch = import_module("watch")  # tests.example has put it on the path
 PROJECT = yaml.safe_load((TOP / "compose.yaml").read_text())
 SERVICES = PROJECT["services"]
 README = (EXAMPLE / "README.md").read_text()
 DBNAME = "example_compose"
+DATABASES = (DBNAME, f"{DBNAME}_without")
 
 
 def test_services() -> None:
     """Each waits for what it needs, is pinned, and shows nothing to the world."""
-    assert set(SERVICES) == {"blue", "green", "pgbouncer", "web", "jobs", "load"}
+    names = {"blue", "green", "pgbouncer", "web", "without", "jobs", "load"}
+    assert set(SERVICES) == names
     for name, service in SERVICES.items():
         if "build" in service:
             dockerfile = (TOP / service["build"]["dockerfile"]).read_text()
@@ -44,9 +51,11 @@ def test_services() -> None:
             assert port.startswith("127.0.0.1:"), name
         for volume in service.get("volumes", ()):
             assert volume.partition(":")[0] in PROJECT["volumes"]
-    assert [name for name in SERVICES if "ports" in SERVICES[name]] == ["web"]
-    for name in ("web", "jobs"):
-        assert SERVICES[name]["environment"]["DATABASE_HOST"] in SERVICES
+    assert [name for name in SERVICES if "ports" in SERVICES[name]] == ["load"]
+    for name in ("web", "without", "jobs"):
+        environ = SERVICES[name]["environment"]
+        assert environ["DATABASE_HOST"] in SERVICES
+        assert environ.get("DEMO_WITHOUT_APP") == ("1" if name == "without" else None)
 
 
 def test_image_gets_what_the_package_is_built_from() -> None:
@@ -67,7 +76,7 @@ class Project:
     def __init__(self, blue: PostgreSQL, green: PostgreSQL, keeper: Keeper) -> None:
         self._keeper = keeper
         self._program = PgBouncer(blue, DBNAME).program
-        self._web_port = free_port()
+        self.ports = {name: free_port() for name in ("web", "without", "load")}
         self.places = {
             "BLUE": f"{blue.host}:{blue.port}",
             "GREEN": f"{green.host}:{green.port}",
@@ -109,12 +118,12 @@ class Project:
     def environ(self, service: str) -> dict[str, str]:
         """Return what the service has in its environment, the image's included."""
         host, _, port = self.places["PGBOUNCER"].partition(":")
+        given = SERVICES[service].get("environment", {})
         given = {
-            **SERVICES[service].get("environment", {}),
+            **given,
             "DATABASE_HOST": host,
             "DATABASE_PORT": port,
-            "DATABASE_NAME": DBNAME,
-            "DEMO_WITHOUT_APP": "0",
+            "DATABASE_NAME": given.get("DATABASE_NAME", "shop").replace("shop", DBNAME),
         }
         image = (EXAMPLE / "Dockerfile").read_text()
         [settings] = re.findall(r"DJANGO_SETTINGS_MODULE=(\w+)", image)
@@ -127,13 +136,14 @@ class Project:
             DATABASES_INI=str(self._keeper.directory / "databases.ini"),
         )
 
-    def command(self, words: list[str]) -> list[str]:
-        """Return a command of compose.yaml as it is where there is one machine."""
-        web = f"127.0.0.1:{self._web_port}"
+    def command(self, service: str, words: list[str]) -> list[str]:
+        """Return a command of *service* as it is where there is one machine."""
+        port = self.ports.get(service, 0)
         for there, here in [
-            ("web:8000", web),
-            ("127.0.0.1:8000", web),
-            ("0.0.0.0 --port=8000", f"127.0.0.1 --port={self._web_port}"),
+            *((f"{name}:8000", f"127.0.0.1:{self.ports[name]}") for name in self.ports),
+            ("127.0.0.1:8000", f"127.0.0.1:{port}"),
+            ("=0.0.0.0", "=127.0.0.1"),
+            ("--port=8000", f"--port={port}"),
             ('("127.0.0.1", 6432)', str(tuple(self.places["PGBOUNCER"].split(":")))),
         ]:
             words = [word.replace(there, here) for word in words]
@@ -141,20 +151,27 @@ class Project:
 
     def start(self, service: str, *more: str) -> Process:
         words = [*SERVICES[service]["command"], *more]
-        return Process(self.command(words), self.environ(service))
+        return Process(self.command(service, words), self.environ(service))
 
     def healthy(self, service: str) -> bool:
         kind, *words = SERVICES[service]["healthcheck"]["test"]
         assert kind == "CMD"
         return not subprocess.run(
-            self.command(words), env=self.environ(service), capture_output=True
+            self.command(service, words),
+            env=self.environ(service),
+            capture_output=True,
         ).returncode
+
+    def wait(self, service: str, process: Process) -> None:
+        """Wait until *service* is healthy, as ``up --wait`` does."""
+        wait_until(lambda: self.healthy(service) or not process.running(), 180)
+        assert process.running(), process.log()
 
     def execute(self, line: str) -> str:
         """Run a ``docker compose exec`` of the README."""
         service, *words = line.removeprefix("docker compose exec ").split()
         done = subprocess.run(
-            self.command(words),
+            self.command(service, words),
             cwd=EXAMPLE,
             env=self.environ(service),
             capture_output=True,
@@ -171,44 +188,96 @@ def project(blue: PostgreSQL, green: PostgreSQL) -> Iterator[Project]:
         yield Project(blue, green, keeper)
     finally:
         keeper.close()
-        for source, target in ((blue, green), (green, blue)):
-            # There is no database if it did not come as far as that.
-            with contextlib.suppress(psycopg.OperationalError):
-                Replication(source, target, DBNAME).stop()
-        for server in (blue, green):
-            server.execute(f"drop database if exists {DBNAME} with (force)")
+        for dbname in DATABASES:
+            for source, target in ((blue, green), (green, blue)):
+                # There is no database if it did not come as far as that.
+                with contextlib.suppress(psycopg.OperationalError):
+                    Replication(source, target, dbname, name=dbname).stop()
+            for server in (blue, green):
+                server.execute(f"drop database if exists {dbname} with (force)")
+
+
+class Onlooker:
+    """Somebody who has the page open."""
+
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
+        self.state: dict[str, Any] = {}
+
+    def read(self, wanted: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+        """Follow the events until the state is *wanted*, some minutes at most."""
+        with self._client.stream("GET", "/events/") as answer:
+            lines = (line for line in answer.iter_lines() if line.startswith("data: "))
+            for _, line in zip(range(400), lines, strict=False):
+                self.state |= json.loads(line[6:])
+                if wanted(self.state):
+                    return self.state
+        raise AssertionError(self.state)
+
+
+def are_on(state: dict[str, Any], server: int) -> bool:
+    """Whether every worker with the app goes by the OIDs of a server."""
+    described = state["servers"][server]
+    workers = state["fleets"][1]["workers"]
+    return len(workers) == 2 and all(
+        worker["server"] == described["number"]
+        and described["types"].items() <= worker["types"].items()
+        for worker in workers
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.pgbouncer
-def test_project(blue: PostgreSQL, green: PostgreSQL, project: Project) -> None:
-    """Up, under load, over, and back by the README's commands: not one row wrong."""
-    over, back = re.findall(r"^\$ (docker compose exec .*?)(?: +#.*)?$", README, re.M)
+def test_project(project: Project) -> None:
+    """Up, under load, over, and back by the README's commands: not one row wrong.
+
+    With the app, that is. The page shows both, has the commands, and cannot act.
+    """
+    commands = re.findall(r"^\$ (docker compose exec .*?)(?: +#.*)?$", README, re.M)
+    assert list(watch.COMMANDS.values()) == commands
     assert project.healthy("pgbouncer")
     assert not project.healthy("web")
-    with project.start("web") as web:
-        wait_until(lambda: project.healthy("web") or not web.running(), 180)
-        assert web.running(), web.log()
+    with contextlib.ExitStack() as stack:
+        web = stack.enter_context(project.start("web"))
+        project.wait("web", web)
         assert "green replicates from blue" in web.log()
-        with (
-            project.start("jobs") as jobs,
-            project.start("load", "--rate=40", "--clients=4") as load,
-        ):
-            said = ""
-            for line, server in [("", blue), (over, green), (back, blue)]:
-                said = project.execute(line) if line else said
-                major = server.version // 10000
-                before = len(load.log())
-                wait_until(
-                    lambda before=before, major=major: (
-                        f"server {major} " in load.log()[before:]
+        without = stack.enter_context(project.start("without"))
+        jobs = stack.enter_context(project.start("jobs"))
+        project.wait("without", without)
+        load = stack.enter_context(project.start("load", "--rate=20", "--clients=4"))
+        project.wait("load", load)
+        url = f"http://127.0.0.1:{project.ports['load']}"
+        client = stack.enter_context(httpx.Client(base_url=url, timeout=60))
+        text = client.get("/").text
+        assert "<form" not in text and all(line in text for line in commands)
+        assert client.post("/press/cut-over/").status_code in (403, 404)
+        onlooker = Onlooker(client)
+        onlooker.read(lambda state: state.get("serving") == 0 and are_on(state, 0))
+        for line, server in zip(commands, (1, 0), strict=True):
+            before = onlooker.state["fleets"]
+            said = project.execute(line)
+            assert f"to {onlooker.state['servers'][server]['release']}" in said
+            state = onlooker.read(
+                lambda state, server=server, before=before: (
+                    state["serving"] == server
+                    and not state["doing"]
+                    and are_on(state, server)
+                    and all(
+                        new["rows"] > old["rows"] + 50
+                        for new, old in zip(state["fleets"], before, strict=True)
                     )
                 )
-                assert not line or f"to {major}." in said
-            assert jobs.stop() == 0
-            assert "on sale" in jobs.log()
-            load.stop()
-            last = load.log().splitlines()[-1]
-        assert "wrong rows 0  failed to decode 0  cut 0  other 0" in last
-        assert web.stop() == 0
+            )
+            assert state["switches"][-1]["seconds"] > 0
+            left, right = state["fleets"]
+            assert left["wrong"] + left["undecoded"] and not left["app"]
+            assert not (right["wrong"] or right["failed"]) and right["app"]
+        assert len(state["switches"]) == 2
+        assert jobs.stop() == 0
+        assert "on sale" in jobs.log()
+        assert load.stop() == 0, load.log()
+        assert load.log().splitlines()[-1] == "With the app: not one row read wrong."
+        assert "moved from" in load.log()
+        for site in (web, without):
+            assert site.stop() == 0
         assert not web.errors()

@@ -263,7 +263,7 @@ def test_raw_sql_that_is_moved_after_its_check(shops: Shops) -> None:
 
 
 def test_checks_have_nothing_to_say(shops: Shops) -> None:
-    """On a service's route and on that of an address: no hint about what people copy."""
+    """Whichever way is in the settings: no hint about what people copy."""
     shops.lead_to(shops.blue)
     for env in (to_address(shops.blue), shops.environ):
         manage(env, "check", "--fail-level=INFO", "--database=default")
@@ -271,7 +271,7 @@ def test_checks_have_nothing_to_say(shops: Shops) -> None:
 
 @pytest.mark.pgbouncer
 def test_checks_have_nothing_to_say_through_pgbouncer(shops: Shops) -> None:
-    """Neither of the example's settings nor, asked through the pooler, of the demo's."""
+    """With the server behind it asked, too; nor about the settings of the demo."""
     with PgBouncer(shops.blue, DBNAME) as bouncer:
         for settings in ("asgi_project.settings", "demo_settings"):
             env = to_address(bouncer, DJANGO_SETTINGS_MODULE=settings)

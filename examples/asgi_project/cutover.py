@@ -2,7 +2,7 @@
 
     docker compose exec web python cutover.py green     # or: blue
 
-``cutover.py setup`` makes the database on both and replicates it; it does nothing
+``cutover.py setup`` makes the databases on both and replicates them; it does nothing
 the second time.
 """
 
@@ -20,6 +20,9 @@ from rehearsal import shop
 from django_pg_hot_async.testing import PostgreSQL, Replication
 
 DATABASE = os.environ.get("DATABASE_NAME", "shop")
+DATABASES = (DATABASE, f"{DATABASE}_without")
+"""One for the workers with the app, one for those without: what these write, those
+do not read."""
 DATABASES_INI = Path(os.environ.get("DATABASES_INI", "/pool/databases.ini"))
 PLACES = {
     "blue": os.environ.get("BLUE", "blue:5432"),
@@ -60,24 +63,27 @@ class Remote:
             cursor = connection.execute(sql.encode(), params)
             return cursor.fetchall() if cursor.description else []
 
-    def create_database(self, name: str) -> None:
-        self.execute(f"CREATE DATABASE {name}")
+    def create_database(self, name: str, template: str = "template1") -> None:
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
 
 
-def replication(source: Remote, target: Remote) -> Replication:
-    return Replication(cast(PostgreSQL, source), cast(PostgreSQL, target), DATABASE)
+def replications(source: Remote, target: Remote) -> list[Replication]:
+    ends = cast(PostgreSQL, source), cast(PostgreSQL, target)
+    return [Replication(*ends, dbname, name=dbname) for dbname in DATABASES]
 
 
 def set_up(blue: Remote, green: Remote) -> None:
-    """Make and fill the database, unless it is there; replicate blue to green."""
+    """Make and fill the databases, unless they are there; replicate blue to green."""
     query = "SELECT 1 FROM pg_database WHERE datname = %s"
-    if green.execute(query, [DATABASE]):
-        print(f"the database {DATABASE!r} is there already")
+    if green.execute(query, [DATABASES[-1]]):
+        print("the databases are there already")
         return
     shop.prepare(blue, green, DATABASE, 5000, print)
-    forward = replication(blue, green)
-    forward.start()
-    forward.wait()
+    for server in (blue, green):
+        shop.copy_database(server, *DATABASES)
+    for forward in replications(blue, green):
+        forward.start()
+        forward.wait()
     print("green replicates from blue")
 
 
@@ -88,21 +94,21 @@ def cut_over(source: Remote, target: Remote) -> None:
         raise SystemExit(f"{target} is where the clients are; nothing is done")
     command("PAUSE")
     try:
-        replication(source, target).reverse()
-        text = f"[databases]\n{DATABASE} = {target.conninfo(DATABASE)}\n"
+        for forward in replications(source, target):
+            forward.reverse()
+        lines = [f"{dbname} = {target.conninfo(dbname)}\n" for dbname in DATABASES]
         new = DATABASES_INI.with_suffix(".new")
-        new.write_text(text)
+        new.write_text("".join(["[databases]\n", *lines]))
         new.replace(DATABASES_INI)
-        command("RELOAD", "")
+        command("RELOAD")
     finally:
         command("RESUME")
     print(f"moved from {shop.release(source)} to {shop.release(target)}")
 
 
-def command(verb: str, database: str = DATABASE) -> None:
-    """Send a command to PgBouncer's console."""
-    console = Remote("pgbouncer")
-    console.execute(f"{verb} {database}".strip(), dbname="pgbouncer")
+def command(verb: str) -> None:
+    """Send a command about all databases to PgBouncer's console."""
+    Remote("pgbouncer").execute(verb, dbname="pgbouncer")
 
 
 def main() -> None:

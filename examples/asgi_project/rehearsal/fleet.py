@@ -79,14 +79,8 @@ class Fleet:
             rows=self._rows,
             rate=self._rate,
         )
-        task = asyncio.create_task(self._load.run())
-        try:
+        async with self._load.running() as task:
             yield task
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-            self.tally.end()
 
     def cut_over(self, tell: Callable[[str], object]) -> None:
         """Move to the other server."""

@@ -1,14 +1,13 @@
-"""Load on the example: ``python -m rehearsal.load http://127.0.0.1:8000``."""
+"""Load on the example: requests of every kind, at a steady rate."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import json
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -59,6 +58,18 @@ class Load:
         self._clients = clients
         self._interval = clients / rate
         self._chance = random.Random(18)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[asyncio.Task[None]]:
+        """Send requests for the block; yield the task that does."""
+        task = asyncio.create_task(self.run())
+        try:
+            yield task
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            self._tally.end()
 
     async def run(self) -> None:
         """Send requests until cancelled."""
@@ -155,51 +166,3 @@ def make_product(chance: random.Random) -> dict[str, Any]:
         "stored_at": chance.choice([None, [2.0, 8.5], [None, -18.0]]),
     }
     return {**columns, "proof": json.dumps(columns, sort_keys=True)}
-
-
-async def report(tally: Tally, every: float, write: Callable[[str], object]) -> None:
-    """Write a line about *tally* every *every* seconds until cancelled."""
-    while True:
-        await asyncio.sleep(every)
-        write(
-            f"{tally.seconds:7.1f} s  {tally.requests} requests"
-            f"  {tally.rate:.0f}/s  server {tally.versions(every)}"
-            f"  wrong rows {tally.wrong}  failed to decode {tally.undecoded}"
-            f"  cut {tally.cut}  other {sum(tally.other.values())}"
-        )
-
-
-async def main(arguments: list[str] | None = None) -> int:
-    """Load the example until the time is over; 1 if anything was read wrong."""
-    parser = argparse.ArgumentParser(prog="python -m rehearsal.load")
-    parser.add_argument("url")
-    parser.add_argument("--rows", type=int, default=5000, help="products there are")
-    parser.add_argument("--clients", type=int, default=16)
-    parser.add_argument("--rate", type=float, default=300, help="requests a second")
-    parser.add_argument("--seconds", type=float, help="default: until stopped")
-    options = parser.parse_args(arguments)
-    tally = Tally("load")
-    load = Load(
-        options.url,
-        tally,
-        rows=options.rows,
-        clients=options.clients,
-        rate=options.rate,
-    )
-    reporting = asyncio.create_task(
-        report(tally, 5, lambda line: print(line, flush=True))
-    )
-    try:
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(load.run(), options.seconds)
-    finally:
-        reporting.cancel()
-        tally.end()
-        for key, text in tally.examples.items():
-            print(f"{key}: {text}")
-    return 1 if tally.wrong or tally.undecoded else 0
-
-
-if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
-        raise SystemExit(asyncio.run(main()))

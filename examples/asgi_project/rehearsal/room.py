@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from . import shop
 from .fleet import Fleet
 from .gauge import SAMPLES, TICK, Gauge
 from .lookout import Lookout
+from .onlooker import Onlooker, Watched
 from .stage import Busy, Stage
 
 PAUSE, SOON = 40.0, 5.0
@@ -23,10 +24,21 @@ State = dict[str, Any]
 
 
 class Room:
-    """Watch *stage* and act on it; *first* says when to cut over unasked, if at all."""
+    """Watch *stage* and act on it; *first* says when to cut over unasked, if at all.
 
-    def __init__(self, stage: Stage, *, first: float | None) -> None:
+    Where there are *commands* that act on it, with what each does, the room has no
+    buttons: it only watches.
+    """
+
+    def __init__(
+        self,
+        stage: Stage | Onlooker,
+        *,
+        first: float | None = None,
+        commands: Mapping[str, str] | None = None,
+    ) -> None:
         self.stage = stage
+        self.commands = commands
         self._due = first
         self._tasks: set[asyncio.Task[None]] = set()
         self._gauges: list[Gauge] = []
@@ -64,6 +76,8 @@ class Room:
 
         Whoever cuts over by hand is left to it: nothing goes by itself from then on.
         """
+        if not isinstance(self.stage, Stage):
+            raise ValueError("nothing can be done from here")
         if button == "automatic":
             self._due = self.stage.seconds + SOON if self._due is None else None
             return
@@ -100,7 +114,7 @@ class Room:
             "all",
             {
                 "servers": self.describe_servers(),
-                "route": self.stage.right.route.name,
+                "route": self.stage.route_name,
                 "tick": TICK,
                 "length": SAMPLES,
                 "samples": [list(gauge.samples) for gauge in self._gauges],
@@ -121,7 +135,7 @@ class Room:
                 self._raise_what_failed(asking)
                 if self._due is not None and self.stage.seconds >= self._due:
                     self._due = self.stage.seconds + PAUSE
-                    if not self.stage.doing:
+                    if isinstance(self.stage, Stage) and not self.stage.doing:
                         self._begin(self.stage.cut_over())
                 latest = [gauge.take() for gauge in self._gauges]
                 self._tick = {**self._describe(), "sample": latest}
@@ -157,7 +171,7 @@ class Room:
         }
 
     def _describe_fleet(
-        self, fleet: Fleet, gauge: Gauge, lookout: Lookout, after: float
+        self, fleet: Fleet | Watched, gauge: Gauge, lookout: Lookout, after: float
     ) -> State:
         tally = fleet.tally
         column, _, values = tally.last_fault.partition(" is ")
@@ -194,3 +208,9 @@ class Room:
             )
             end = switch.counts
         return described[::-1]
+
+
+def room_of(request: Any) -> Room:
+    """Return the room that the page's server has put into a request's scope."""
+    room: Room = request.scope["room"]
+    return room

@@ -9,31 +9,17 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from django_pg_hot_async.testing import PostgreSQL
 
 from . import shop
 from .fleet import Fleet
 from .routes import Route
+from .switch import Switch
 
 
 class Busy(RuntimeError):
     """Something is under way that has to end first."""
-
-
-@dataclass
-class Switch:
-    """A cutover: when, and from where to where."""
-
-    at: float
-    """Seconds since the load began."""
-    source: str
-    target: str
-    counts: Sequence[int]
-    """Rows each fleet had read wrong by then."""
-    seconds: float | None = None
-    """How long it took; None while it does."""
 
 
 class Stage:
@@ -108,6 +94,11 @@ class Stage:
     def serving(self) -> int:
         """Which of the servers the fleets' way leads to: 0 or 1."""
         return self.servers.index(self.right.replication.source)
+
+    @property
+    def route_name(self) -> str:
+        """Which way the fleets take to their databases."""
+        return self.right.route.name
 
     def counts(self) -> list[int]:
         """Return how many rows each fleet has read wrong."""

@@ -25,11 +25,12 @@ class Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serve(room: Room, port: int) -> AsyncIterator[str]:
+async def serve(room: Room, port: int, host: str = HOST) -> AsyncIterator[str]:
     """Serve the page about *room* for the block; yield its address.
 
-    On the loopback interface; at *port*, or at another one if that is taken. At the
-    block's end the room has to be, too, or the browsers are not let go.
+    On the loopback interface, unless *host* says otherwise; at *port*, or at another
+    one if that is taken. At the block's end the room has to be, too, or the browsers
+    are not let go.
     """
     os.environ["DJANGO_SETTINGS_MODULE"] = "rehearsal.page.settings"
     site = get_asgi_application()
@@ -48,7 +49,7 @@ async def serve(room: Room, port: int) -> AsyncIterator[str]:
         timeout_graceful_shutdown=2,
     )
     server = Server(config)
-    with listen(port) as listening:
+    with listen(host, port) as listening:
         task = asyncio.create_task(server.serve(sockets=[listening]))
         try:
             yield f"http://{HOST}:{listening.getsockname()[1]}/"
@@ -58,13 +59,13 @@ async def serve(room: Room, port: int) -> AsyncIterator[str]:
             await task
 
 
-def listen(port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """Listen at *port*, or at any that is free."""
     for wanted in (port, 0):
         listening = socket.socket()
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listening.bind((HOST, wanted))
+            listening.bind((host, wanted))
             listening.listen()
         except OSError:
             listening.close()

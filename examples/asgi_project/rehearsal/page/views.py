@@ -17,16 +17,10 @@ from django.http import (
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_POST
 
-from rehearsal.room import BUTTONS, Room
+from rehearsal.room import BUTTONS, room_of
 from rehearsal.stage import Busy
 
 ASSETS = {path.name: path for path in (Path(__file__).parent / "assets").iterdir()}
-
-
-def room_of(request: HttpRequest) -> Room:
-    """Return the room that `server.serve()` has put into the request's scope."""
-    room: Room = request.scope["room"]  # type: ignore[attr-defined]
-    return room
 
 
 @require_GET
@@ -35,7 +29,12 @@ async def index(request: HttpRequest) -> HttpResponse:
         {"id": "left", "title": "Without the app"},
         {"id": "right", "title": "With the app"},
     ]
-    context = {"servers": room_of(request).describe_servers(), "fleets": fleets}
+    room = room_of(request)
+    context = {
+        "servers": room.describe_servers(),
+        "fleets": fleets,
+        "commands": room.commands,
+    }
     return render(request, "page/index.html", context)
 
 
@@ -57,7 +56,7 @@ async def events(request: HttpRequest) -> StreamingHttpResponse:
 @require_POST
 async def press(request: HttpRequest, button: str) -> HttpResponse:
     """Do what a button says; 409 where it cannot be done now."""
-    if button not in BUTTONS:
+    if button not in BUTTONS or room_of(request).commands:
         raise Http404
     try:
         room_of(request).press(button)

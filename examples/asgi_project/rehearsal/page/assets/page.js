@@ -11,6 +11,8 @@ const CHARTS = { rows: ["mirror", "wrong"], requests: ["mirror", "failed"], late
 const EMPTY = [0, 0, 0, 0, null, null];
 const status = document.getElementById("status");
 const fleets = SIDES.map((side) => document.getElementById(side));
+// Where others act on the servers, there are commands in their place.
+const hasButtons = document.querySelector(".controls form") !== null;
 
 let state = null;
 let charts = null;
@@ -58,7 +60,8 @@ function begin() {
 
 function update() {
   updateServers();
-  updateButtons();
+  if (hasButtons) updateButtons();
+  updateStatus();
   fleets.forEach((fleet, index) => updateFleet(fleet, state.fleets[index], index));
   updateCharts();
   updateTimeline(document.querySelector(".history"), state);
@@ -102,6 +105,9 @@ function updateButtons() {
     app: `left fleet: ${state.fleets[0].app ? "on" : "off"}`,
     due: state.due === null ? "off" : `on, next in ${Math.ceil(state.due)} s`,
   });
+}
+
+function updateStatus() {
   if (state.doing) say(`${state.doing} …`);
   else if (/^$| …$/.test(status.textContent)) say(`PostgreSQL ${state.servers[state.serving].release} serves both fleets.`);
 }
