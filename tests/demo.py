@@ -39,7 +39,7 @@ class Demo:
     def output(self) -> str:
         return "".join(self.lines)
 
-    def wait(self, timeout: float = 180) -> None:
+    def wait(self, timeout: float = 600) -> None:
         """Wait until the page is there."""
         self._found.wait(timeout)
         assert self.url, self.output

@@ -53,9 +53,9 @@ def test_services() -> None:
             assert volume.partition(":")[0] in PROJECT["volumes"]
     assert [name for name in SERVICES if "ports" in SERVICES[name]] == ["load"]
     for name in ("web", "without", "jobs"):
-        environ = SERVICES[name]["environment"]
-        assert environ["DATABASE_HOST"] in SERVICES
-        assert environ.get("DEMO_WITHOUT_APP") == ("1" if name == "without" else None)
+        given = SERVICES[name]["environment"]
+        assert given["DATABASE_HOST"] in SERVICES
+        assert given.get("DEMO_WITHOUT_APP") == ("1" if name == "without" else None)
 
 
 def test_image_gets_what_the_package_is_built_from() -> None:
@@ -257,17 +257,22 @@ def test_project(project: Project) -> None:
             before = onlooker.state["fleets"]
             said = project.execute(line)
             assert f"to {onlooker.state['servers'][server]['release']}" in said
-            state = onlooker.read(
-                lambda state, server=server, before=before: (
+
+            def is_there(
+                state: dict[str, Any], server: int = server, before: Any = before
+            ) -> bool:
+                more = (
+                    new["rows"] > old["rows"] + 50
+                    for new, old in zip(state["fleets"], before, strict=True)
+                )
+                return (
                     state["serving"] == server
                     and not state["doing"]
                     and are_on(state, server)
-                    and all(
-                        new["rows"] > old["rows"] + 50
-                        for new, old in zip(state["fleets"], before, strict=True)
-                    )
+                    and all(more)
                 )
-            )
+
+            state = onlooker.read(is_there)
             assert state["switches"][-1]["seconds"] > 0
             left, right = state["fleets"]
             assert left["wrong"] + left["undecoded"] and not left["app"]

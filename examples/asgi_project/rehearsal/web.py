@@ -77,7 +77,7 @@ class Web:
         if process.stdin:
             process.stdin.close()
 
-    def _wait(self, timeout: float = 90) -> None:
+    def _wait(self, timeout: float = 180) -> None:
         """Wait until every worker has answered."""
         assert self._process is not None
         seen: set[bytes] = set()
