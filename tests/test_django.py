@@ -179,6 +179,63 @@ def test_dumped_data_can_be_loaded(inner, tmp_path):
         assert json.loads(row["fields"]["attrs"]) == {"from": "migration"}
 
 
+def test_the_sql_panel_of_django_debug_toolbar(inner):
+    """It shows what the application sent, and no statement of ours."""
+    inner.run("migrate", "-v0", app=True)
+    without, within = (
+        json.loads(inner.run(app=app, script=TOOLBAR).stdout) for app in (False, True)
+    )
+    assert within == without
+    assert [(sql.split()[0], status) for sql, status in within] == [
+        ("SELECT", "INTRANS"),
+        ("INSERT", "INTRANS"),
+        ("SELECT", "INTRANS"),
+    ]
+
+
+TOOLBAR = """
+import json
+import django
+from django.conf import settings
+settings.DEBUG = True
+settings.ROOT_URLCONF = "debug_toolbar.urls"
+settings.STATIC_URL = "static/"
+settings.INSTALLED_APPS += ["django.contrib.staticfiles", "debug_toolbar"]
+django.setup()
+from debug_toolbar.panels.sql import SQLPanel
+from debug_toolbar.toolbar import DebugToolbar
+from django.db import connection, transaction
+from django.http import HttpResponse
+from django.test import RequestFactory
+from tests.inner.warehouse.models import Item
+
+SEED = {"from": "migration"}
+
+def view(request):
+    with transaction.atomic():
+        assert Item.objects.get(name="seed").attrs == SEED
+        Item.objects.create(name="new", attrs=SEED, tags=["x"], parts=[SEED, {}])
+        assert Item.objects.filter(attrs__contains=SEED, parts=[SEED, {}]).count() == 1
+        transaction.set_rollback(True)
+    return HttpResponse()
+
+connection.ensure_connection()  # Django alone asks for OIDs here
+panel = SQLPanel(DebugToolbar(RequestFactory().get("/"), view), view)
+panel.enable_instrumentation()
+try:
+    panel.process_request(panel.toolbar.request)
+finally:
+    panel.disable_instrumentation()
+shown = [
+    (query["raw_sql"], query["trans_status"])
+    for query in panel._queries
+    if query["raw_sql"].split()[0] in ("SELECT", "INSERT")
+]
+from psycopg.pq import TransactionStatus
+print(json.dumps([(sql, TransactionStatus(status).name) for sql, status in shown]))
+"""
+
+
 def test_dbshell(inner):
     for app in (False, True):
         shell = ("dbshell", "--", "-XAtc", "select current_database(), 1 + 1")

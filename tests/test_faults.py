@@ -7,6 +7,7 @@ ends with a request that is right.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import sys
 import threading
 import time
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from django_pg_hot_async._link import link_of
 from django_pg_hot_async.testing import PostgreSQL
 from django_pg_hot_async.testing._process import run_user
 
+from . import test_switches_elsewhere as elsewhere
 from .conftest import GREEN
 from .proxy import Proxy
 from .scenarios import (
@@ -169,6 +171,26 @@ class TestServer:
             KINDS[kind].read()
         KINDS[kind].read()
         KINDS[kind].write()
+
+    @pytest.mark.parametrize("name", elsewhere.KINDS)
+    async def test_connection_reset_elsewhere(self, proxy, kept, name):
+        """A backend, and pools, of async code and of one's own: theirs to report."""
+        if name in ("C5", "C6") and elsewhere.async_connections is None:
+            pytest.skip("django-async-backend needs Django 6.1 and Python 3.12")
+        kind = elsewhere.KINDS[name]()
+        try:
+            with trust("checkout"):
+                await kind.start(proxy.database("shop"), True)
+                proxy.at_read = lambda wire: wire.reset()
+                # A pool that keeps connections takes another one.
+                may_fail = name not in ("C6", "C7-async-pool", "C7-pool")
+                with pytest.raises(LOST) if may_fail else nullcontext():
+                    await kind.request()
+                assert proxy.reads
+                await kind.request()
+                await kind.request()
+        finally:
+            await kind.stop()
 
     def test_reset_in_a_transaction(self, proxy, shop, kept):
         """The transaction is gone whole, as with any statement that fails."""
@@ -382,13 +404,14 @@ class TestStatement:
             assert ask_for(SELECT) == ROW
         assert count("whole") == 1
 
-    @pytest.mark.parametrize("known", [True])
-    def test_aborted_transaction(self, shop, kept, known):
+    @pytest.mark.parametrize("known", [False, True])
+    def test_aborted_transaction(self, proxy, shop, kept, known):
         """Nothing is asked in it; the server's error is what is seen."""
         shop(server_side_binding=True)
         if known:
             ask_for(SELECT)
             connection.close()
+        reads = proxy.reads
         with pytest.raises(IntegrityError), transaction.atomic():
             with pytest.raises(ProgrammingError):
                 ask_for("select no_such_column")
@@ -396,6 +419,7 @@ class TestStatement:
                 with pytest.raises(InternalError, match="current transaction is abort"):
                     ask_for(sql, params)
             raise IntegrityError
+        assert proxy.reads == reads
         assert ask_for(SELECT) == ROW
         assert ask_for("select %s -> 'a'", [{"a": "1"}]) == ("1",)
 
@@ -469,7 +493,33 @@ class TestClient:
         KINDS["C2"].read()
 
     def test_thread_that_dies(self, proxy, shop, kept):
-        """Others do not wait for one that is stuck, nor for what it leaves behind."""
+        """In the middle of the read, and nothing is closed: it took nothing with it."""
+        held = proxy.hold()
+        left: list[Any] = []
+
+        def work():
+            connection.ensure_connection()
+            left.append(connection.connection)
+            with suppress(SystemExit):
+                ask_for(SELECT)
+
+        dying = threading.Thread(target=work)
+        dying.start()
+        held.wait()
+        assert dying.ident is not None
+        end = ctypes.py_object(SystemExit)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(dying.ident), end)
+        held.release()
+        dying.join(10)
+        assert not dying.is_alive()
+        for level in ("server", "connection", "checkout", "result"):
+            with trust(level):
+                KINDS["C1"].read()
+                KINDS["C1"].write()
+        left[0].close()
+
+    def test_thread_that_is_stuck(self, proxy, shop, kept):
+        """Others do not wait for it, nor for what it leaves behind."""
         held = proxy.hold()
         stuck = in_a_thread(lambda: ask_for(SELECT))
         wire = held.wait()
