@@ -175,8 +175,9 @@ class TestServer:
     @pytest.mark.parametrize("name", elsewhere.KINDS)
     async def test_connection_reset_elsewhere(self, proxy, kept, name):
         """A backend, and pools, of async code and of one's own: theirs to report."""
-        if name in ("C5", "C6") and elsewhere.async_connections is None:
-            pytest.skip("django-async-backend needs Django 6.1 and Python 3.12")
+        if name in ("C5", "C6"):
+            reason = "django-async-backend needs Django 6.1 and Python 3.12"
+            pytest.importorskip("django_async_backend", reason=reason)
         kind = elsewhere.KINDS[name]()
         try:
             with trust("checkout"):
