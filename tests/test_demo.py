@@ -25,12 +25,7 @@ tally = import_module("rehearsal.tally")
 
 pytestmark = pytest.mark.slow
 IMPORT = "from rehearsal import web"
-
-
-@pytest.fixture(scope="module")
-def demo() -> Iterator[Demo]:
-    with running("--manual", "--service", "--rate=40") as demo:
-        yield demo
+DAY = 86400
 
 
 class Site(httpx.Client):
@@ -76,6 +71,42 @@ def find(events: Iterator[tuple[str, Any]], wanted: Callable[[Any], Any]) -> Any
         if wanted(state):
             return state
     raise AssertionError("300 events, and none of them the one")
+
+
+def serves(state: Any, server: int) -> bool:
+    return bool(state["serving"] == server and not state["doing"])
+
+
+def bring_back(site: Site, events: Iterator[tuple[str, Any]]) -> Any:
+    """Have the old server serve; return the state."""
+    state = find(events, lambda state: not state["doing"])
+    if state["serving"]:
+        assert site.press("roll-back").status_code == 302
+        state = find(events, lambda state: serves(state, 0))
+    return state
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[Demo]:
+    """One demo for all, which would cut over unasked in a day.
+
+    SIGHUP, of a terminal that is closed, ends it as Ctrl-C does, and nothing is left.
+    """
+    with running("--service", "--rate=40", f"--first={DAY}") as demo:
+        with Site(demo) as site, site.events() as events:
+            next(events)
+            assert DAY - 3600 < find(events, lambda state: True)["due"] < DAY
+        yield demo
+        with Site(demo) as site, site.events() as events:
+            next(events)
+            processes = descendants(demo.process.pid)
+            assert len(processes) > 10
+            status = demo.end(signal.SIGHUP)
+            assert [name for name, _ in events][-1] == "end"
+    assert status == 0, demo.output
+    assert "servers hold the same at the end" in demo.output
+    assert demo.output.splitlines()[-1] == "With the app: not one row read wrong."
+    assert not wait_for_end(processes, 0)
 
 
 @pytest.fixture
@@ -132,6 +163,7 @@ def test_cut_over_and_back(site: Site) -> None:
         assert state["route"] == "service file"
         assert len(state["samples"]) == len(state["fleets"]) == 2
         releases = [server["release"] for server in state["servers"]]
+        before = bring_back(site, events)
         answer = site.press("roll-back", Accept="application/json")
         assert answer.status_code == 409
         expected = f"PostgreSQL {releases[0]} serves both fleets already"
@@ -142,37 +174,35 @@ def test_cut_over_and_back(site: Site) -> None:
         answer = site.press("app")
         assert answer.status_code == 409
         assert answer.json()["problem"].startswith("still cutting over")
-        state = find(events, lambda state: state["serving"] == 1 and not state["doing"])
-        [switch] = state["switches"]
+        state = find(events, lambda state: serves(state, 1))
+        switch = state["switches"][-1]
         assert [switch["from"], switch["to"]] == releases
 
-        state = find(events, lambda state: state["fleets"][0]["wrong"] > 20)
+        wrong = before["fleets"][0]["wrong"] + 20
+        state = find(events, lambda state: state["fleets"][0]["wrong"] > wrong)
         assert state["fleets"][0]["fault"]["must"]
         right = state["fleets"][1]
         assert not (right["wrong"] or right["undecoded"] or right["fault"])
         answer = site.press("roll-back", Accept="application/json")
         assert answer.status_code == 202
-        state = find(events, lambda state: state["serving"] == 0 and not state["doing"])
-        assert [switch["to"] for switch in state["switches"]] == releases[::-1]
+        state = find(events, lambda state: serves(state, 0))
+        switches = state["switches"][-2:]
+        assert [switch["to"] for switch in switches] == releases[::-1]
 
 
-def test_by_itself_until_the_terminal_is_closed() -> None:
-    """It cuts over unasked; SIGHUP ends it as Ctrl-C does, and nothing is left."""
-    with (
-        running("--rate=20", "--service", "--first=1") as demo,
-        Site(demo) as site,
-        site.events() as events,
-    ):
+def test_by_itself(site: Site) -> None:
+    """It cuts over unasked some seconds after it is told to; by hand ends that."""
+    site.enter()
+    with site.events() as events:
         next(events)
-        find(events, lambda state: state["serving"] == 1 and not state["doing"])
-        processes = descendants(demo.process.pid)
-        assert len(processes) > 10
-        status = demo.end(signal.SIGHUP)
-        assert [name for name, _ in events][-1] == "end"
-    assert status == 0, demo.output
-    assert "servers hold the same at the end" in demo.output
-    assert demo.output.splitlines()[-1] == "With the app: not one row read wrong."
-    assert not wait_for_end(processes, 0)
+        bring_back(site, events)
+        site.press("cut-over")
+        state = find(events, lambda state: serves(state, 1))
+        assert state["due"] is None
+        assert site.press("automatic").status_code == 302
+        find(events, lambda state: serves(state, 0))
+        site.press("automatic")
+        find(events, lambda state: state["due"] is None)
 
 
 def test_worker_ends_with_a_demo_that_is_killed() -> None:
