@@ -7,6 +7,7 @@ connect and each checkout. Imported only where that package is installed.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any
 
@@ -26,6 +27,7 @@ from .conf import Trust
 # AsyncDatabaseWrapper's two methods and its _pg_version: django-async-backend 6.1.5.
 _configure_connection = AsyncDatabaseWrapper._configure_connection
 _init_connection_state = AsyncDatabaseWrapper.init_connection_state
+_cursor = AsyncDatabaseWrapper._cursor
 
 
 class NoticingErrorWrapper(Noticing, DatabaseErrorWrapper):  # type: ignore[misc]
@@ -33,29 +35,37 @@ class NoticingErrorWrapper(Noticing, DatabaseErrorWrapper):  # type: ignore[misc
 
 
 async def configure_connection(wrapper: Any, connection: Any) -> Any:
-    """Configure a new connection, and read its server's OIDs."""
+    """Configure a new connection; read its server's OIDs in a worker of the pool."""
     commit = await _configure_connection(wrapper, connection)
     if _connections.is_ours(wrapper, connection):
         link = link_of(connection) or _connections.look_after(connection, wrapper.alias)
-        await link.averify(connection)
-        # One that a pool adds may lie there for long before it is checked out.
-        link.is_prepared = connection is wrapper.connection
+        link.is_told = True
+        if connection is not wrapper.connection:
+            await link.averify(connection)
     return commit
 
 
-async def init_connection_state(wrapper: Any) -> None:
-    """Begin a checkout; read where trust has ended with the one before."""
-    await _init_connection_state(wrapper)
+def init_connection_state(wrapper: Any) -> Awaitable[None]:
+    """Begin a checkout. No coroutine of its own: it would cost more than it does."""
     link = link_of(wrapper.connection)
-    if link is None:
-        return
-    if not link.is_prepared:
+    if link is not None and link.memory.trust >= Trust.CHECKOUT:
         link.renew()
-        if link.snapshot is None:
-            await link.averify(wrapper.connection)
-        link.is_prepared = True
     if wrapper._pg_version is not None:
         wrapper._pg_version = wrapper.connection.info.server_version
+    state: Awaitable[None] = _init_connection_state(wrapper)
+    return state
+
+
+async def cursor(wrapper: Any, name: str | None = None) -> Any:
+    """Create a cursor, and read where trust was not given yet or has ended."""
+    made = await _cursor(wrapper, name)
+    link = link_of(wrapper.connection)
+    if link is None or link.snapshot is not None:
+        return made
+    if link.memory.trust is not Trust.RESULT:
+        with wrapper.wrap_database_errors:
+            await link.averify(wrapper.connection)
+    return made
 
 
 def open_wrappers() -> list[Any]:
@@ -82,6 +92,7 @@ def install() -> None:
     """Read where the backend awaits."""
     AsyncDatabaseWrapper._configure_connection = configure_connection
     AsyncDatabaseWrapper.init_connection_state = init_connection_state
+    AsyncDatabaseWrapper._cursor = cursor
     noticing = cached_property(NoticingErrorWrapper)
     noticing.__set_name__(AsyncDatabaseWrapper, "wrap_database_errors")
     AsyncDatabaseWrapper.wrap_database_errors = noticing
@@ -91,5 +102,6 @@ def uninstall() -> None:
     """Leave the backend its own."""
     AsyncDatabaseWrapper._configure_connection = _configure_connection
     AsyncDatabaseWrapper.init_connection_state = _init_connection_state
+    AsyncDatabaseWrapper._cursor = _cursor
     if "wrap_database_errors" in vars(AsyncDatabaseWrapper):
         del AsyncDatabaseWrapper.wrap_database_errors

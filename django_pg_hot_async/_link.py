@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import psycopg
 from psycopg import pq
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("django_pg_hot_async")
 
 ATTRIBUTE = "_django_pg_hot_async"
+"""What a connection has its link under; `_resolver` spells it out."""
+
+LoadersByFormat: TypeAlias = "tuple[dict[int, type[Loader]], ...]"
+NO_LOADERS: LoadersByFormat = ({}, {})
 
 
 def link_of(connection: Any) -> Link | None:
@@ -59,7 +63,6 @@ class Link:
     """
 
     __slots__ = (
-        "_epoch",
         "_has_sent",
         "_is_of_result",
         "_missed",
@@ -67,24 +70,29 @@ class Link:
         "_reads",
         "_search_path",
         "_snapshot",
-        "_untracked",
         "_warned",
+        "epoch",
         "is_own",
-        "is_prepared",
+        "is_told",
+        "loaders",
         "memory",
         "server",
+        "untracked",
     )
 
     def __init__(self, memory: Alias, server: Server) -> None:
         self.memory = memory
         self.server = server
-        self.is_prepared = False
-        """Whether the coming `connection_created` was prepared for already."""
+        self.is_told = False
+        """Whether its wrapper tells of each checkout, before `connection_created`."""
         self.is_own = False
         """Whether the project opened it, and Django sees none of its errors."""
         self._snapshot: Snapshot | None = None
         self._previous: Snapshot | None = None
-        self._epoch = -1
+        self.epoch = -1
+        """Of the memory, when the OIDs were verified; they count in no other."""
+        self.loaders: LoadersByFormat = NO_LOADERS
+        """By format and OID, those that are decided: no question in `epoch`."""
         self._has_sent = False
         self._reads = 0
         # Python types that were sent, since the last read, without the OID of their
@@ -92,7 +100,8 @@ class Link:
         self._missed: frozenset[type] = frozenset()
         # As the connection reported it at the last read; PostgreSQL 18 does.
         self._search_path: bytes | None = None
-        self._untracked: frozenset[int] = frozenset()
+        self.untracked: frozenset[int] = frozenset()
+        """OIDs that were asked about and are of no tracked type."""
         self._warned = False
         # Under "result" trust: not before the OIDs were read for the result at hand.
         self._is_of_result = True
@@ -100,18 +109,20 @@ class Link:
     @property
     def snapshot(self) -> Snapshot | None:
         """What this connection was verified with; None while it is not."""
-        return self._snapshot if self._epoch == self.memory.epoch else None
+        return self._snapshot if self.epoch == self.memory.epoch else None
 
     def renew(self) -> None:
         """Begin a new checkout or work unit: what was read before is not trusted."""
         if self.memory.trust >= Trust.CHECKOUT:
             self._snapshot = None
+            self.loaders = NO_LOADERS
 
     def begin(self) -> bool:
         """Begin an execution; return whether a cursor may hold what is stale now."""
         self._is_of_result = self.memory.trust is not Trust.RESULT
         if not self._is_of_result:
             self._snapshot = None
+            self.loaders = NO_LOADERS
         return self._previous is not None or self._warned
 
     def doubt(self, *, refused: bool) -> bool:
@@ -126,18 +137,6 @@ class Link:
         self._has_sent = False
         self.memory.withdraw()
         return True
-
-    def loader(self, oid: int, format: pq.Format) -> type[Loader] | None:
-        """Return the loader for *oid* where that is decided already: no question."""
-        snapshot = self._snapshot
-        if (
-            snapshot is None
-            or self._epoch != self.memory.epoch
-            or not self._is_of_result
-            or self.is_own
-        ):
-            return None
-        return snapshot.loaders[format].get(oid)
 
     def stand_in(self, oid: int, context: AdaptContext) -> int:
         """Return the stand-in for a value's *oid*; 0 where no tracked type has it.
@@ -156,7 +155,7 @@ class Link:
         if (
             self._reads == reads
             and oid not in snapshot.stand_ins
-            and oid not in self._untracked
+            and oid not in self.untracked
         ):
             # An OID never seen here is evidence: a type made since the read, or
             # another server behind a pooler, or just a type nobody tracks.
@@ -201,7 +200,7 @@ class Link:
     def _current(self, context: AdaptContext) -> Snapshot:
         """Return the OIDs to use now, read from the server where trust has ended."""
         snapshot = self._snapshot
-        if snapshot is None or self._epoch != self.memory.epoch:
+        if snapshot is None or self.epoch != self.memory.epoch:
             snapshot = self._verify(context)
         return snapshot
 
@@ -251,7 +250,7 @@ class Link:
             self._trust(known.snapshot, epoch, context)
             # That of the connection which read it may have been another.
             self._search_path = None
-            self._untracked = known.untracked
+            self.untracked = known.untracked
             return known.snapshot
         registry = _tracking.current()
         if not registry.question:
@@ -302,9 +301,11 @@ class Link:
 
     def _trust(self, snapshot: Snapshot, epoch: int, context: AdaptContext) -> None:
         if snapshot != self._previous:
-            self._untracked = frozenset()
+            self.untracked = frozenset()
         self._snapshot = self._previous = snapshot
-        self._epoch = epoch
+        if self._is_of_result and not self.is_own:
+            self.loaders = snapshot.loaders
+        self.epoch = epoch
         self._has_sent = self._warned = False
         assert context.connection is not None
         if snapshot.ambiguous:
@@ -352,6 +353,6 @@ class Link:
             for oid in oids
             if oid >= FIRST_NORMAL_OID and oid not in snapshot.stand_ins
         }
-        self._untracked = _memory.bounded_oids(self._untracked, oids)
+        self.untracked = _memory.bounded_oids(self.untracked, oids)
         if self.memory.trust is Trust.SERVER:
             self.memory.learn_untracked(self.server, oids)

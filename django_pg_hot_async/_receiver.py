@@ -17,6 +17,7 @@ from django.db.utils import load_backend
 
 from . import (
     _adapters,
+    _checkouts,
     _connections,
     _contrib,
     _errors,
@@ -27,22 +28,8 @@ from . import (
     _work_units,
     conf,
 )
-from ._link import link_of
 
 APP = "django_pg_hot_async"
-
-
-def connected(connection: Any, **kwargs: Any) -> None:
-    """Look after a new connection; begin a new checkout of one known already."""
-    link = link_of(connection.connection)
-    if link is None:
-        if _connections.is_ours(connection, connection.connection):
-            _connections.look_after(connection.connection, connection.alias)
-            _work_units.find_celery()
-    elif link.is_prepared:
-        link.is_prepared = False
-    else:
-        link.renew()
 
 
 def find_postgis() -> Any:
@@ -68,6 +55,8 @@ def setting_was_changed(setting: str, value: Any, enter: bool, **kwargs: Any) ->
         for name, alias in _memory.aliases().items():
             alias.trust = conf.trust(name)
         _evidence.install()
+        # An alias may be left to Django now.
+        connection_created.sender_receivers_cache.clear()
     elif setting == "INSTALLED_APPS":
         if not enter and APP not in value:
             # What Django's own apps do: ready() ran only for the override.
@@ -89,24 +78,19 @@ def install() -> None:
         async_backend.install()
     if postgis := find_postgis():
         postgis.install()
-    connection_created.connect(connected, dispatch_uid=APP)
-    # A checkout pays more for finding its receivers than for calling them. Django
-    # keeps them by sender where a signal asks for it, as those of models do; the
-    # senders are classes. Signal.use_caching: Django 5.2.19, 6.0.9 and 6.1.3.
-    connection_created.use_caching = True
+    _checkouts.install()
     _work_units.install()
     setting_changed.connect(setting_was_changed, dispatch_uid=APP)
     _tracking.renew()
     for connection in connections.all(initialized_only=True):
         connection.__dict__.pop("pg_version", None)
         if connection.connection is not None:
-            connected(connection)
+            _checkouts.connected(connection)
 
 
 def uninstall() -> None:
     """Undo `install`; connections already looked after stay so."""
-    connection_created.use_caching = False
-    connection_created.disconnect(dispatch_uid=APP)
+    _checkouts.uninstall()
     _work_units.uninstall()
     setting_changed.disconnect(dispatch_uid=APP)
     if async_backend := _work_units.find_async_backend():

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from django.core.exceptions import ImproperlyConfigured
 from psycopg import pq
-from psycopg.adapt import AdaptersMap, Dumper, Loader, PyFormat
+from psycopg.adapt import AdaptersMap, Dumper, PyFormat
 from psycopg.types.composite import CompositeInfo
 
 from . import _tracking
 from ._catalog import FIRST_NORMAL_OID
 from ._compat import are_dumpers_resolved, resolve_dumpers_by_oid, send_fields
 from ._guard import GuardedLoader
-from ._link import ATTRIBUTE, Link, link_of
+from ._link import NO_LOADERS, Link, link_of
 from ._registry import STAND_INS, StandIn
 
 if TYPE_CHECKING:
@@ -50,9 +50,8 @@ def install(adapters: AdaptersMap) -> None:
     for format in pq.Format:
         unknown: Any = adapters.get_loader(INVALID_OID, format)
         assert unknown is not None
-        if issubclass(unknown, LoaderResolver):
-            unknown = unknown.unknown
-        loader = _loader_class(format, unknown, senders)
+        unknown = getattr(unknown, "unknown", unknown)
+        loader = _loader_resolver(format, unknown, senders)
         adapters.register_loader(INVALID_OID, loader)
         if not are_dumpers_resolved(adapters, format):
             resolve_dumpers_by_oid(
@@ -70,66 +69,62 @@ def is_installed(adapters: AdaptersMap) -> bool:
 
 
 def _installed_for(adapters: AdaptersMap) -> object:
-    loader: Any = adapters.get_loader(INVALID_OID, pq.Format.TEXT)
-    if isinstance(loader, type) and issubclass(loader, LoaderResolver):
-        return loader.senders
-    return None
+    return getattr(adapters.get_loader(INVALID_OID, pq.Format.TEXT), "senders", None)
 
 
-class LoaderResolver(Loader):
-    """Stands where psycopg looks for the loader of an OID it does not know."""
-
-    unknown: type[abc.Loader]
-    """The loader for values of types that nobody tracks."""
-    senders: Mapping[type | str, tuple[pq.Format, ...]]
-    """What dumpers were registered along with it."""
-
-    def __new__(  # type: ignore[misc]
-        cls, oid: int, context: AdaptContext | None = None
-    ) -> abc.Loader:
-        if oid >= STAND_INS:
-            # An element of an array, or an attribute: its parent's OID was resolved.
-            return _loader(oid, cls, context)
-        if oid < FIRST_NORMAL_OID or context is None:
-            return cls.unknown(oid, context)
-        # link_of(), without a call: this runs for each column of each result.
-        link: Link | None = getattr(context.connection, ATTRIBUTE, None)
-        if link is None:
-            return cls.unknown(oid, context)
-        decided = link.loader(oid, cls.format)
-        if decided is not None:
-            return decided(INVALID_OID, context)
-        return _loader(link.stand_in(oid, context) or oid, cls, context)
-
-    def load(self, data: Buffer) -> Any:
-        raise NotImplementedError("a resolver is never an instance")
-
-
-def _loader_class(
+def _loader_resolver(
     format: pq.Format,
     unknown: type[abc.Loader],
     senders: Mapping[type | str, tuple[pq.Format, ...]],
-) -> type[LoaderResolver]:
-    return type(
-        f"{format.name.title()}LoaderResolver",
-        (LoaderResolver,),
-        {"format": format, "unknown": unknown, "senders": senders},
-    )
+) -> Any:
+    """Make what stands where psycopg looks for the loader of an OID it does not know.
+
+    *unknown* is the loader for values of types that nobody tracks, *senders* what
+    dumpers are registered along with this. A function: psycopg calls it for each
+    such column of each result, and no class is as quick to call.
+    """
+    index = int(format)
+
+    def resolve(oid: int, context: Any = None) -> abc.Loader:
+        if oid < FIRST_NORMAL_OID:
+            return unknown(oid, context)
+        try:
+            link: Link = context.connection._django_pg_hot_async
+        except AttributeError:
+            # No context, no connection, or one that is not ours to look after.
+            return _loader(oid, format, unknown, context)
+        if link.epoch == link.memory.epoch:
+            decided = link.loaders[index].get(oid)
+            if decided is not None:
+                return decided(INVALID_OID, context)
+            if oid in link.untracked and link.loaders is not NO_LOADERS:
+                return unknown(oid, context)
+        if oid < STAND_INS:
+            oid = link.stand_in(oid, context) or oid
+        # Else it is an element of an array, or an attribute, of an OID resolved before.
+        return _loader(oid, format, unknown, context)
+
+    names: Any = resolve
+    names.format = format
+    names.unknown = unknown
+    names.senders = senders
+    return resolve
 
 
 def _loader(
-    number: int, resolver: type[LoaderResolver], context: AdaptContext | None
+    number: int,
+    format: pq.Format,
+    unknown: type[abc.Loader],
+    context: AdaptContext | None,
 ) -> abc.Loader:
     """Return the loader for a stand-in; for an OID the one for unknown types."""
     stand_in = StandIn.by_number(number)
     if stand_in is None:
-        return resolver.unknown(number, context)
+        return unknown(number, context)
     if stand_in.failure is not None:
         raise _failed(stand_in, context)
     # psycopg's C loaders keep an OID in 32 bits; none of them looks at it.
-    loader = stand_in.loaders.get((number, resolver.format), resolver.unknown)(
-        INVALID_OID, context
-    )
+    loader = stand_in.loaders.get((number, format), unknown)(INVALID_OID, context)
     if context is not None and (
         (number == stand_in.oid and stand_in.tracked.has_shape)
         or ((link := link_of(context.connection)) is not None and link.is_own)

@@ -78,6 +78,11 @@ def has_level(level: Trust) -> bool:
     return level in (configuration.default, *configuration.aliases.values())
 
 
+def is_any_off() -> bool:
+    """Whether any alias is left to Django."""
+    return None in read().aliases.values()
+
+
 def is_off(alias: str) -> bool:
     """Whether ``PG_HOT_ASYNC["ALIASES"]`` leaves *alias* to Django."""
     return read().aliases.get(alias, Trust.CONNECTION) is None

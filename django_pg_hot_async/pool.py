@@ -92,11 +92,12 @@ def _look_after(
     connection: Any, alias: str, *, is_own: bool = False, is_checked: bool = False
 ) -> Any:
     """Return the link of *connection*, made if it has none; None if it is not ours."""
+    link = getattr(connection, "_django_pg_hot_async", None)
+    if link is not None and not is_checked:
+        return link
     # Not at import: this module may be imported by a settings file.
     from . import _connections
-    from ._link import link_of
 
-    link = link_of(connection)
     if link is None and _connections.is_postgresql(connection):
         link = _connections.look_after(connection, alias, in_pool=True)
         if is_own:

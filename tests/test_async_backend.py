@@ -85,9 +85,12 @@ async def test_orm(shop):
 @pytest.mark.parametrize("binding", [False, True])
 @pytest.mark.parametrize("pool", [None, POOL])
 async def test_nothing_holds_the_loop(shop, green, binding, pool):
-    """OIDs are read where the backend awaits, once a connection."""
+    """OIDs are read where the backend awaits, once a connection; not at connect."""
     shop(server_side_binding=binding, **({"pool": pool} if pool else {}))
     with green.statements() as statements:
+        if pool is None:
+            async with async_new_connection():
+                await async_connections["default"].ensure_connection()
         for _ in range(3):
             assert await ask() == ROW
             assert await ask("select %s -> 'a'", [{"a": "1"}]) == ("1",)
@@ -221,9 +224,9 @@ async def test_a_work_unit_reaches_its_connections(shop, green):
 
     with trust("checkout"):
         wrapper = async_connections["default"]
-        await wrapper.ensure_connection()
-        link: Any = link_of(wrapper.connection)
-        assert link.snapshot is not None
+        async with await wrapper.cursor():
+            link: Any = link_of(wrapper.connection)
+            assert link.snapshot is not None
         with work_unit():
             assert link.snapshot is None
         await wrapper.close()
@@ -272,10 +275,12 @@ def test_canaries():
     wrapper: Any = vars(_async_backend)["AsyncDatabaseWrapper"]
     assert wrapper._configure_connection is _async_backend.configure_connection
     assert wrapper.init_connection_state is _async_backend.init_connection_state
+    assert wrapper._cursor is _async_backend.cursor
     assert wrapper._pg_version is None
     _receiver.uninstall()
     try:
         assert wrapper._configure_connection is _async_backend._configure_connection
+        assert wrapper._cursor is _async_backend._cursor
         assert "wrap_database_errors" not in vars(wrapper)
     finally:
         _receiver.install()

@@ -217,7 +217,6 @@ OWN_CHECK = {"OPTIONS": {"pool": {"check": print}}}
         ("checkout", {"ATOMIC_REQUESTS": True}, set()),
         ("connection", {"ATOMIC_REQUESTS": False}, set()),
         ("connection", {"ENGINE": "django.db.backends.sqlite3", "PORT": 6432}, set()),
-        ("connection", {"ENGINE": "no.such.engine", "PORT": 6432}, set()),
     ],
 )
 def test_settings(alias, level, database, expected):

@@ -89,7 +89,7 @@ for receiver in connection_created._live_receivers(None)[0]:
         (
             ["django_pg_hot_async", "django.contrib.postgres"],
             [
-                "django_pg_hot_async._receiver connected",
+                "django_pg_hot_async._checkouts connected",
                 "django_pg_hot_async._contrib register_type_handlers",
             ],
         ),
@@ -97,10 +97,10 @@ for receiver in connection_created._live_receivers(None)[0]:
             ["django.contrib.postgres", "django_pg_hot_async"],
             [
                 "django_pg_hot_async._contrib register_type_handlers",
-                "django_pg_hot_async._receiver connected",
+                "django_pg_hot_async._checkouts connected",
             ],
         ),
-        (["django_pg_hot_async"], ["django_pg_hot_async._receiver connected"]),
+        (["django_pg_hot_async"], ["django_pg_hot_async._checkouts connected"]),
         (
             ["django.contrib.postgres"],
             ["django.contrib.postgres.signals register_type_handlers"],

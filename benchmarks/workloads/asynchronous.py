@@ -32,7 +32,8 @@ def receiver() -> Run:
     """
     from django_async_backend.db import async_connections
 
-    from django_pg_hot_async import _memory, _receiver
+    from django_pg_hot_async import _checkouts as _receiver
+    from django_pg_hot_async import _memory
 
     loop = asyncio.new_event_loop()
     seconds: list[float] = []
@@ -42,8 +43,8 @@ def receiver() -> Run:
         _receiver.connected(**kwargs)
         seconds.append(perf_counter() - started)
 
-    connection_created.disconnect(dispatch_uid=_receiver.APP)
-    connection_created.connect(watched, weak=False, dispatch_uid=_receiver.APP)
+    connection_created.disconnect(dispatch_uid=_receiver.UID)
+    connection_created.connect(watched, weak=False, dispatch_uid=_receiver.UID)
 
     async def connects(times: int) -> None:
         wrapper = async_connections["default"]

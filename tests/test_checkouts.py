@@ -1,0 +1,129 @@
+"""Who is told of a checkout, and that the signal is spared nobody who wants it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.db.backends.postgresql.base import DatabaseWrapper
+from django.db.backends.signals import connection_created
+from django.dispatch.dispatcher import NO_RECEIVERS
+from django.test.utils import override_settings
+
+from django_pg_hot_async import _checkouts, _receiver, conf
+from django_pg_hot_async._link import link_of
+
+from .scenarios import KINDS, connection, database, lead, trust
+
+
+@pytest.fixture(autouse=True)
+def _to_green(green):
+    pool = {"min_size": 1, "max_size": 1}
+    lead("default", database(green.database("shop"), KINDS["C3"], pool=pool))
+
+
+def check_out() -> Any:
+    connection.ensure_connection()
+    try:
+        return link_of(connection.connection)
+    finally:
+        connection.close()
+
+
+def is_spared() -> bool:
+    cache = connection_created.sender_receivers_cache
+    return cache.get(DatabaseWrapper) is NO_RECEIVERS
+
+
+def test_the_signal_is_spared_while_nobody_else_listens():
+    check_out()
+    assert check_out().is_told
+    assert is_spared()
+
+
+def test_whoever_listens_is_told_of_each():
+    seen = []
+
+    def receiver(connection: Any, **kwargs: Any) -> None:
+        seen.append(connection.alias)
+
+    check_out()
+    check_out()
+    assert is_spared()
+    connection_created.connect(receiver, sender=DatabaseWrapper)
+    try:
+        for _ in range(3):
+            check_out()
+        assert seen == ["default"] * 3
+        assert not is_spared()
+    finally:
+        connection_created.disconnect(receiver, sender=DatabaseWrapper)
+    check_out()
+    assert is_spared()
+    assert seen == ["default"] * 3
+
+
+def test_a_receiver_that_is_gone_is_waited_for_no_more():
+    def receiver(**kwargs: Any) -> None:
+        raise AssertionError
+
+    connection_created.connect(receiver)
+    del receiver
+    check_out()
+    check_out()
+    assert is_spared()
+
+
+def test_djangos_receiver_is_not_spared_an_alias_that_is_switched_off():
+    check_out()
+    check_out()
+    assert is_spared()
+    with override_settings(PG_HOT_ASYNC={"ALIASES": {"default": None}}):
+        assert conf.is_any_off()
+        check_out()
+        check_out()
+        assert not is_spared()
+
+
+def test_each_checkout_ends_trust_once():
+    with trust("checkout"):
+        link = check_out()
+        connection.ensure_connection()
+        with connection.cursor() as cursor:
+            cursor.execute("select attrs from product")
+            cursor.fetchall()
+        assert link.snapshot is not None
+        connection.close()
+        check_out()
+        assert link.snapshot is None
+
+
+def test_a_backend_that_does_not_tell(monkeypatch):
+    """One whose init_connection_state() does not call Django's."""
+    monkeypatch.setattr(DatabaseWrapper, "init_connection_state", lambda wrapper: None)
+    with trust("checkout"):
+        link = check_out()
+        assert not link.is_told
+        for _ in range(2):
+            connection.ensure_connection()
+            with connection.cursor() as cursor:
+                cursor.execute("select attrs from product")
+                cursor.fetchall()
+            assert link.snapshot is not None
+            connection.close()
+            check_out()
+            assert link.snapshot is None
+    assert not is_spared()
+
+
+def test_uninstalled():
+    _receiver.uninstall()
+    try:
+        assert (
+            DatabaseWrapper.init_connection_state is _checkouts._init_connection_state
+        )
+        assert not is_spared()
+    finally:
+        _receiver.install()
+    told: Any = _checkouts.init_connection_state
+    assert DatabaseWrapper.init_connection_state is told
