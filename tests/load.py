@@ -9,6 +9,7 @@ import itertools
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -203,8 +204,10 @@ class Load:
             self._stop.wait(max(0.0, due - time.monotonic()))
             self._have_worked(before)
             server = next(servers)
-            for door in self.doors:
-                door.switch(server)
+            with ThreadPoolExecutor() as switching:
+                done = [switching.submit(door.switch, server) for door in self.doors]
+            for switch in done:
+                switch.result()
             switches += 1
         self._have_worked([door.counts["right"] for door in self.doors])
         return switches

@@ -14,6 +14,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.db import (
@@ -45,13 +46,16 @@ from django_pg_hot_async import (
 from django_pg_hot_async._link import link_of
 from django_pg_hot_async.signals import server_changed
 
+from .preflight import two_databases
 from .proxy import Proxy
 from .scenarios import (
     ANVIL,
     KINDS,
     ORDERS,
     ask_for,
+    close_all,
     connection,
+    connections,
     create_types,
     database,
     drop_types,
@@ -393,6 +397,32 @@ class TestSecrets:
                 ask_for("select attrs from product where name = %s", [self.DATA])
             self.commands(said)
             connection.close()
+
+    def test_through_preflight_and_checks(self, blue, green, said):
+        """They look at both databases, rows and all that is wrong with them."""
+        with two_databases(blue, green, "secret") as sides:
+            for server, order in ((blue, "blue"), (green, "green")):
+                create_types(server, "secret", ORDERS[order])
+            sides.create(
+                [
+                    f"insert into product (name, attrs) values ('{self.DATA}',"
+                    f" 'key=>\"{self.DATA}\"')"
+                ]
+            )
+            sides.create([], ["alter table product drop column tags"])
+            sides.lead(PASSWORD=self.PASSWORD)
+            connections.settings["green"]["PASSWORD"] = self.PASSWORD
+            for arguments in ((), ("--json",)):
+                out = StringIO()
+                with suppress(SystemExit):
+                    call_command(
+                        "pg_hot_preflight", "default", "green", *arguments, stdout=out
+                    )
+                assert "hstore" in out.getvalue()
+                said.append(out.getvalue())
+            said += map(repr, run_checks(databases=["default", "green"]))
+            self.work()
+            close_all()
 
     def misread(self, said):
         """As where a pooler moved the connection, and OIDs collide."""
