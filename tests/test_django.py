@@ -149,8 +149,8 @@ print("right", turn + 1, "times")
 
 
 def test_commands_say_the_same(inner):
-    inner.run("migrate", "-v0", app=True)
-    tables, data, sql, *_ = inner.both(
+    _, tables, data, sql, *_ = inner.both(
+        ("migrate", "-v0"),
         ("inspectdb",),
         ("dumpdata", "warehouse"),
         ("sqlmigrate", "warehouse", "0001"),
@@ -169,19 +169,20 @@ def test_commands_say_the_same(inner):
 
 def test_dumped_data_can_be_loaded(inner, tmp_path):
     """By a process with the app, what one without it dumped; and the reverse."""
-    inner.run("migrate", "-v0", app=True)
-    for app in (False, True):
-        file = str(tmp_path / f"{app}.json")
-        inner.run("dumpdata", "warehouse", "-o", file, app=app)
-        load = [("flush", "--no-input"), ("loaddata", file), ("dumpdata", "warehouse")]
-        done = inner.run(json.dumps(load), app=not app, script=COMMANDS)
+    first, second = str(tmp_path / "first.json"), str(tmp_path / "second.json")
+    dump = ("dumpdata", "warehouse")
+    for app, commands in (
+        (False, [("migrate", "-v0"), (*dump, "-o", first)]),
+        (True, [("flush", "--no-input"), ("loaddata", first), (*dump, "-o", second)]),
+        (False, [("flush", "--no-input"), ("loaddata", second)]),
+    ):
+        done = inner.run(json.dumps([*commands, dump]), app=app, script=COMMANDS)
         [row] = json.loads(json.loads(done.stdout)[-1])
         assert json.loads(row["fields"]["attrs"]) == {"from": "migration"}
 
 
 def test_the_sql_panel_of_django_debug_toolbar(inner):
     """It shows what the application sent, and no statement of ours."""
-    inner.run("migrate", "-v0", app=True)
     without, within = (
         json.loads(inner.run(app=app, script=TOOLBAR).stdout) for app in (False, True)
     )
@@ -204,6 +205,7 @@ settings.INSTALLED_APPS += ["django.contrib.staticfiles", "debug_toolbar"]
 django.setup()
 from debug_toolbar.panels.sql import SQLPanel
 from debug_toolbar.toolbar import DebugToolbar
+from django.core.management import call_command
 from django.db import connection, transaction
 from django.http import HttpResponse
 from django.test import RequestFactory
@@ -219,6 +221,8 @@ def view(request):
         transaction.set_rollback(True)
     return HttpResponse()
 
+call_command("migrate", verbosity=0)
+connection.close()
 connection.ensure_connection()  # Django alone asks for OIDs here
 panel = SQLPanel(DebugToolbar(RequestFactory().get("/"), view), view)
 panel.enable_instrumentation()
