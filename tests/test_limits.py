@@ -1,0 +1,110 @@
+"""What is not promised is so: each limit that the README names and no other test shows.
+
+Should one of these fail, something got better, and the README is to say so.
+"""
+
+from __future__ import annotations
+
+import enum
+import threading
+from typing import NamedTuple
+
+import psycopg
+import pytest
+from django.db import transaction
+from psycopg.types.composite import CompositeInfo, register_composite
+from psycopg.types.enum import EnumInfo, register_enum
+
+from django_pg_hot_async import _tracking, forget, pool, register_type
+from django_pg_hot_async.testing import PgBouncer
+
+from .proxy import Proxy
+from .scenarios import (
+    ANVIL,
+    KINDS,
+    MOOD,
+    ask_for,
+    connection,
+    database,
+    lead,
+    own_database,
+    trust,
+)
+
+SELECT = "select attrs, tags, parts from product where name = 'anvil'"
+ROW = tuple(ANVIL.values())
+
+
+class Mood(enum.Enum):
+    sad = "sad"
+    ok = "ok"
+
+
+class Note(NamedTuple):
+    number: int
+    text: object
+
+
+@pytest.mark.pgbouncer
+@pytest.mark.parametrize("atomic", [False, True])
+def test_a_read_that_goes_to_another_server_than_its_result(blue, green, atomic):
+    """In autocommit behind a transaction pooler; inside a transaction it cannot."""
+    with PgBouncer(blue, "shop") as bouncer, Proxy(bouncer) as proxy, trust("result"):
+        lead("default", database(proxy.database("shop"), KINDS["C2"]))
+        ask_for("select 1")
+        switching = threading.Thread(target=bouncer.switch, args=(green,))
+
+        def switch(wire):
+            """The result is here, the read of types on its way."""
+            switching.start()
+            if not atomic:
+                switching.join()
+
+        proxy.at_read = switch
+        if atomic:
+            with transaction.atomic():
+                assert ask_for(SELECT) == ROW
+                assert switching.is_alive()
+        else:
+            assert ask_for(SELECT) != ROW
+        switching.join()
+        assert ask_for(SELECT) == ROW
+        connection.close()
+
+
+def test_what_a_project_registers_itself_stays_as_it_was(green):
+    """Its own connection is looked after; that type, on it, is psycopg's."""
+    with (
+        own_database(green, "limits", []),
+        psycopg.connect(green.conninfo("limits"), autocommit=True) as conn,
+    ):
+        conn.execute(MOOD)
+        pool.configure("mine")(conn)
+        info = EnumInfo.fetch(conn, "mood")
+        assert info is not None
+        register_enum(info, conn, Mood)
+        assert conn.execute("select 'ok'::mood").fetchone() == (Mood.ok,)
+        conn.execute("drop type mood")
+        conn.execute(MOOD)
+        forget()
+        assert conn.execute("select 'ok'::mood").fetchone() == ("ok",)
+
+
+def test_an_attribute_of_another_type_that_the_old_loader_takes(green):
+    """It is noticed when types are next read, whatever makes them be."""
+    register_type("note", CompositeInfo, register_composite, factory=Note)
+    try:
+        with own_database(green, "limits", []):
+            green.execute(
+                "create type note as (number int, text text)", dbname="limits"
+            )
+            lead("default", database(green.database("limits"), KINDS["C2"]))
+            assert ask_for("select (1, '2')::note") == (Note(1, "2"),)
+            green.execute(
+                "alter type note alter attribute text type int", dbname="limits"
+            )
+            assert ask_for("select (1, 2)::note") == (Note(1, "2"),)
+            forget("default")
+            assert ask_for("select (1, 2)::note") == (Note(1, 2),)
+    finally:
+        _tracking.declare(())
