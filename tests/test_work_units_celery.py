@@ -190,7 +190,7 @@ def test_a_project_and_its_worker(green, reads, tmp_path):
         try:
             with reads(3):
                 done = [
-                    client.send_task("project.tasks.ask").get(timeout=60)
+                    client.send_task("project.tasks.ask").get(timeout=240)
                     for _ in range(3)
                 ]
         except Exception as error:
