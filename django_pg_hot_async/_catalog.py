@@ -1,4 +1,4 @@
-"""The one statement this package sends, and what the server answers.
+"""What this package asks a server, and what it answers.
 
 Everything in it is qualified, operators too, so that no ``search_path`` can put
 something else in the place of a catalog table or function.
@@ -21,11 +21,17 @@ if TYPE_CHECKING:
 FIRST_NORMAL_OID = 16384
 """Below it only initdb creates types: FirstNormalObjectId in access/transam.h."""
 
+MARK = b"/* django_pg_hot_async */ "
+"""What every statement of this package begins with, in logs and pg_stat_activity."""
+
+TYPES_A_CHECK = 64
+"""A target list holds 1,664 entries: MaxTupleAttributeNumber in access/htup_details.h."""
+
 # The outer join keeps one row when the server has none of the types, so the
 # version is always read. format_type() qualifies a name only where the
 # connection's search_path asks for it.
 _FIND_TYPES = b"""\
-SELECT pg_catalog.current_setting('server_version_num'),
+%sSELECT pg_catalog.current_setting('server_version_num'),
        t.typname, n.nspname, t.oid, t.typarray, t.typtype, t.typdelim,
        pg_catalog.format_type(t.oid, NULL), pg_catalog.pg_type_is_visible(t.oid),
        %s, %s, %s
@@ -117,8 +123,43 @@ NOTHING = Catalog(0, ())
 """What is known before anything was read."""
 
 
-def read_types(pgconn: PGconn, question: Question, encoding: str) -> PQGen[Catalog]:
+class Check:
+    """The question whether a server has what *catalog* has, and the answer yes.
+
+    The server is asked what it calls each OID, which is looked up in its cache of
+    types. To plan and run a query of tables, a fresh backend has to fill many more.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+        oids: list[int] = []
+        names: list[str] = []
+        for row in catalog.types:
+            oids += (row.oid, row.array_oid)
+            # Qualified where the search_path asks for it, so that they tell as well
+            # which of two types of one name it leads to.
+            names += (row.regtype, f"{row.regtype}[]" if row.array_oid else "-")
+        self.statement = (
+            MARK
+            + b"SELECT pg_catalog.current_setting('server_version_num')"
+            + b"".join(b", '%d'::pg_catalog.regtype" % oid for oid in oids)
+        )
+        # In UTF-8: a name that another client encoding writes otherwise is read.
+        self.answer = [name.encode() for name in (str(catalog.version), *names)]
+
+    def is_confirmed_by(self, result: PGresult) -> bool:
+        """Whether *result* is that answer."""
+        values = [result.get_value(0, column) for column in range(result.nfields)]
+        return values == self.answer
+
+
+def read_types(
+    pgconn: PGconn, question: Question, encoding: str, check: Check | None = None
+) -> PQGen[Catalog]:
     """Read the types that *question* is about: one round trip.
+
+    With *check*, ask whether the server has what it had, which is cheaper; where it
+    has not, a second round trip reads.
 
     A psycopg generator: it sends, yields while it has to wait, and leaves the
     waiting to its caller. libpq must be idle and outside a pipeline; a
@@ -129,16 +170,25 @@ def read_types(pgconn: PGconn, question: Question, encoding: str) -> PQGen[Catal
     if encoding == "ascii":
         # SQL_ASCII: the server sends bytes as it stores them, mostly UTF-8.
         encoding = "utf-8"
+    if check is not None:
+        result = yield from _ask(pgconn, check.statement, encoding)
+        if check.is_confirmed_by(result):
+            return check.catalog
+    result = yield from _ask(pgconn, _statement(pgconn, question, encoding), encoding)
+    return _parse(result, encoding)
+
+
+def _ask(pgconn: PGconn, statement: bytes, encoding: str) -> PQGen[PGresult]:
     # The simple protocol takes one message instead of five, and a pooler that
     # pools by transaction or statement keeps it whole.
-    pgconn.send_query(_statement(pgconn, question, encoding))
+    pgconn.send_query(statement)
     results = yield from generators.execute(pgconn)
     if not results:
         raise errors.InternalError("got no answer to the read of types")
-    result = results[-1]
+    result: PGresult = results[-1]
     if result.status != pq.ExecStatus.TUPLES_OK:
         raise errors.error_from_result(result, encoding=encoding)
-    return _parse(result, encoding)
+    return result
 
 
 def _statement(pgconn: PGconn, question: Question, encoding: str) -> bytes:
@@ -155,7 +205,7 @@ def _statement(pgconn: PGconn, question: Question, encoding: str) -> bytes:
             (_RANGE, {"r", "m"}),
         )
     ]
-    return _FIND_TYPES % (*parts, b", ".join(literals))
+    return _FIND_TYPES % (MARK, *parts, b", ".join(literals))
 
 
 def _parse(result: PGresult, encoding: str) -> Catalog:

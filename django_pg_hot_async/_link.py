@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from psycopg.abc import AdaptContext, Loader
     from psycopg.pq.abc import PGconn
 
-    from ._catalog import Catalog
+    from ._catalog import Catalog, Check
     from ._memory import Alias
     from ._reading import Connection
     from ._registry import Registry
@@ -207,14 +207,14 @@ class Link:
     def verify(self, connection: psycopg.Connection[Any]) -> bool:
         """Read the OIDs now, for whatever *connection* is used for next.
 
-        One round trip, whatever the trust. Return whether the server was asked: not
-        where nothing can be read just now, or nothing is tracked. Raise the
-        database's own error.
+        One round trip, whatever the trust; a second where the server has not what it
+        had. Return whether the server was asked: not where nothing can be read just
+        now, or nothing is tracked. Raise the database's own error.
         """
         epoch = self.memory.epoch
         registry = _tracking.current()
         question = registry.question
-        catalog = read(connection, question) if question else None
+        catalog = read(connection, question, self._check()) if question else None
         return self._learn_if(catalog, registry, epoch, connection)
 
     async def averify(self, connection: psycopg.AsyncConnection[Any]) -> bool:
@@ -222,7 +222,7 @@ class Link:
         epoch = self.memory.epoch
         registry = _tracking.current()
         question = registry.question
-        catalog = await aread(connection, question) if question else None
+        catalog = await aread(connection, question, self._check()) if question else None
         return self._learn_if(catalog, registry, epoch, connection)
 
     def _learn_if(
@@ -235,6 +235,13 @@ class Link:
         if catalog is not None:
             self._learn(Snapshot.of(catalog, registry), epoch, context)
         return catalog is not None
+
+    def _check(self) -> Check | None:
+        """Return what has the server confirm what it answered before, if it did."""
+        known = self.memory.recall(self.server)
+        if known is None or known.snapshot.registry is not _tracking.current():
+            return None
+        return known.snapshot.check
 
     def _verify(self, context: AdaptContext, *, anew: bool = False) -> Snapshot:
         """Establish trust in the OIDs of the server that *context* talks to.
@@ -258,7 +265,8 @@ class Link:
             self._trust(nothing, epoch, context)
             return nothing
         started = monotonic()
-        catalog = read(connection, registry.question)
+        check = None if anew else self._check()
+        catalog = read(connection, registry.question, check)
         if catalog is None:
             return self._fall_back(known.snapshot if known else None, connection)
         if isinstance(connection, psycopg.AsyncConnection):

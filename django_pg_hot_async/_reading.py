@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import psycopg
 from psycopg import pq, waiting
 
-from ._catalog import Catalog, Question, read_types
+from ._catalog import Catalog, Check, Question, read_types
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,9 @@ LOOP_SECONDS = 5.0
 _READY = (pq.TransactionStatus.IDLE, pq.TransactionStatus.INTRANS)
 
 
-def read(connection: Connection, question: Question) -> Catalog | None:
+def read(
+    connection: Connection, question: Question, check: Check | None = None
+) -> Catalog | None:
     """Ask the server *question* now, in the middle of whatever is going on.
 
     Return None, with nothing sent, where libpq cannot run a query: rows are
@@ -42,7 +44,7 @@ def read(connection: Connection, question: Question) -> Catalog | None:
     with _outside_pipeline(pgconn) as outside:
         if not outside:
             return None
-        generator = read_types(pgconn, question, connection.info.encoding)
+        generator = read_types(pgconn, question, connection.info.encoding, check)
         if isinstance(connection, psycopg.Connection):
             # wait() takes care of Ctrl-C: it cancels the query on the server.
             with _locked(connection):
@@ -51,7 +53,9 @@ def read(connection: Connection, question: Question) -> Catalog | None:
 
 
 async def aread(
-    connection: psycopg.AsyncConnection[Any], question: Question
+    connection: psycopg.AsyncConnection[Any],
+    question: Question,
+    check: Check | None = None,
 ) -> Catalog | None:
     """Read as `read` does, awaiting the answer: where nothing else uses *connection*.
 
@@ -64,7 +68,7 @@ async def aread(
         return None
     async with connection.lock:
         return await connection.wait(
-            read_types(pgconn, question, connection.info.encoding)
+            read_types(pgconn, question, connection.info.encoding, check)
         )
 
 

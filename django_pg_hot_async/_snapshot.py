@@ -10,6 +10,7 @@ from psycopg import pq
 from psycopg.adapt import PyFormat
 from psycopg.types import TypeInfo, TypesRegistry
 
+from ._catalog import TYPES_A_CHECK, Check
 from ._compat import mark_shared, share_types
 from ._registry import Registration, Shape, Shapes, make_info
 
@@ -126,6 +127,15 @@ class Snapshot:
         """Return the stand-ins of *tracked* on this server, one for each shape."""
         found = [one for one in self._rows.values() if one.tracked is tracked]
         return list(dict.fromkeys(found))
+
+    @functools.cached_property
+    def check(self) -> Check | None:
+        """What confirms this answer; None where a name alone does not."""
+        registry = self.registry
+        has_more = registry.question.kinds or any(one.schema for one in registry.types)
+        if has_more or not 0 < len(self.catalog.types) <= TYPES_A_CHECK:
+            return None
+        return Check(self.catalog)
 
     @functools.cached_property
     def types(self) -> TypesRegistry:

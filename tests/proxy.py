@@ -9,8 +9,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-READ = b"pg_catalog.pg_type AS t"
-"""What the statement of this package has in it, and no other."""
+from django_pg_hot_async._catalog import MARK as READ
+
 WAIT = 10.0  # seconds
 
 

@@ -16,6 +16,7 @@ from django.db import connections as _connections
 from django.db.backends.postgresql.base import DatabaseWrapper
 from django.test.utils import override_settings
 
+from django_pg_hot_async._catalog import MARK
 from django_pg_hot_async.testing import PostgreSQL
 
 from .shop.models import Product
@@ -23,6 +24,9 @@ from .shop.models import Product
 # With what the PostgreSQL backend adds to a wrapper.
 connection: Any = _connection
 connections: Any = _connections
+
+READ = MARK.decode()
+"""What a statement that this package sends has in it."""
 
 HSTORE = "create extension hstore"
 CITEXT = "create extension citext"

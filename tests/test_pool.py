@@ -16,14 +16,14 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 from django_pg_hot_async import _memory, forget, pool
 from django_pg_hot_async._link import link_of
 
-from .scenarios import ANVIL, KINDS, ask_for, connection, database, lead
+from .scenarios import ANVIL, KINDS, READ, ask_for, connection, database, lead
 
 SELECT = "select attrs, tags, parts from product where name = 'anvil'"
 ROW = tuple(ANVIL.values())
 
 
 def reads(statements):
-    return len([text for text in statements if "pg_catalog.pg_type" in text])
+    return len([text for text in statements if READ in text])
 
 
 @pytest.mark.parametrize("autocommit", [False, True])

@@ -29,7 +29,16 @@ from psycopg_pool import AsyncConnectionPool
 
 from django_pg_hot_async import _memory, _work_units, pool, work_unit
 
-from .scenarios import KINDS, ask_for, close_all, connection, database, lead, trust
+from .scenarios import (
+    KINDS,
+    READ,
+    ask_for,
+    close_all,
+    connection,
+    database,
+    lead,
+    trust,
+)
 from .shop.models import Product
 
 SELECT = "select attrs from product where name = 'anvil'"
@@ -61,7 +70,7 @@ def reads(green):
     def recorded(expected):
         with green.statements() as statements:
             yield
-        seen = [text for text in statements if "pg_catalog.pg_type" in text]
+        seen = [text for text in statements if READ in text]
         assert len(seen) == expected, statements
 
     return recorded

@@ -15,7 +15,7 @@ from celery.contrib.testing.worker import start_worker
 
 from django_pg_hot_async import _work_units
 
-from .scenarios import KINDS, ask_for, close_all, database, lead, trust
+from .scenarios import KINDS, READ, ask_for, close_all, database, lead, trust
 
 SELECT = "select attrs from product where name = 'anvil'"
 ROW = ({"weight": "9 kg", "gone": None},)
@@ -64,7 +64,7 @@ def reads(green):
     def recorded(expected):
         with green.statements() as statements:
             yield
-        seen = [text for text in statements if "pg_catalog.pg_type" in text]
+        seen = [text for text in statements if READ in text]
         assert len(seen) == expected, statements
 
     return recorded

@@ -1,0 +1,146 @@
+"""What is asked: a server that answered before is only asked to confirm it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import psycopg
+import pytest
+from psycopg.types.enum import EnumInfo
+
+from django_pg_hot_async import pool
+from django_pg_hot_async._catalog import TYPES_A_CHECK, Catalog, Check, TypeRow
+from django_pg_hot_async._link import link_of
+from django_pg_hot_async._registry import HSTORE, Registry
+from django_pg_hot_async._snapshot import Snapshot
+
+from . import scenarios
+from .scenarios import ANVIL, ORDERS, READ, create_types, drop_types, own_database
+
+SELECT = "select attrs, tags, parts from product where name = 'anvil'"
+ROW = tuple(ANVIL.values())
+
+
+@pytest.fixture
+def connect(green):
+    """Open a connection that is looked after, to a database that is the test's own."""
+    configure = pool.configure("mine")
+    opened = []
+
+    def open_one(dbname="checked", **options):
+        connection = psycopg.connect(green.conninfo(dbname), autocommit=True, **options)
+        opened.append(connection)
+        configure(connection)
+        return connection
+
+    with own_database(green, "checked", ORDERS["green"]):
+        yield open_one
+        for connection in opened:
+            connection.close()
+
+
+def asked(statements):
+    """Say of each statement of this package whether it read, or checked."""
+    return [
+        "read" if "pg_catalog.pg_type" in text else "check"
+        for text in statements
+        if READ in text
+    ]
+
+
+def test_a_connection_has_confirmed_what_another_read(connect, green):
+    with green.statements() as statements:
+        first = connect()
+        assert first.execute(SELECT).fetchone() == ROW
+        second = connect()
+        assert second.execute(SELECT).fetchone() == ROW
+        assert second.execute("select %s::text", [{"a": "1"}]).fetchone()
+    assert asked(statements) == ["read", "check"]
+    links = [link_of(one) for one in (first, second)]
+    assert len({link.snapshot for link in links if link}) == 1
+
+
+def test_what_is_not_so_any_more_is_read(connect, green):
+    assert connect().execute(SELECT).fetchone() == ROW
+    drop_types(green, "checked")
+    create_types(green, "checked", ORDERS["blue"])
+    with green.statements() as statements:
+        assert connect().execute(SELECT).fetchone() == ROW
+        assert connect().execute(SELECT).fetchone() == ROW
+    assert asked(statements) == ["check", "read", "check"]
+
+
+def test_a_type_that_was_missing(connect, green):
+    """Nothing to confirm shows it; its OID, or a value of it, does."""
+    with own_database(green, "lacking", []):
+        green.execute(scenarios.HSTORE, dbname="lacking")
+        one = connect("lacking")
+        assert one.execute("select 'a=>1'::hstore").fetchone() == ({"a": "1"},)
+        green.execute(scenarios.CITEXT, dbname="lacking")
+        with green.statements() as statements:
+            two = connect("lacking")
+            assert two.execute("select 'a=>1'::hstore").fetchone() == ({"a": "1"},)
+            assert two.execute("select '{x}'::citext[]").fetchone() == (["x"],)
+        assert asked(statements) == ["check", "read"]
+        one.close()
+        two.close()
+
+
+def test_the_search_path_leads_to_another(connect, green):
+    """The OIDs are all there still; which of them to send is another matter."""
+    green.execute(
+        "create schema other; create domain other.hstore as text", dbname="checked"
+    )
+    assert connect().execute(SELECT).fetchone() == ROW
+    options = {"options": "-c search_path=other,public"}
+    with green.statements() as statements:
+        connect(**options).execute("select %s::text", [{"a": "1"}])
+    assert asked(statements) == ["check", "read"]
+
+
+def rows(number):
+    return tuple(
+        TypeRow("hstore", f"s{n}", n, n + 1, "b", ",", f"s{n}.hstore", False)
+        for n in range(20000, 20000 + 2 * number, 2)
+    )
+
+
+@pytest.mark.parametrize("number", [1, TYPES_A_CHECK])
+def test_check(green, number):
+    """PostgreSQL takes it, and its answer to OIDs of no type confirms nothing."""
+    check = Snapshot.of(Catalog(150018, rows(number)), Registry.of((HSTORE,))).check
+    assert check is not None
+    with psycopg.connect(green.conninfo("shop")) as conn:
+        result = conn.pgconn.exec_(check.statement)
+    assert result.nfields == 1 + 2 * number
+    assert not check.is_confirmed_by(result)
+
+
+@pytest.mark.parametrize(
+    ("version", "types", "tracked"),
+    [
+        (180000, (), HSTORE),
+        (180000, rows(TYPES_A_CHECK + 1), HSTORE),
+        (180000, rows(1), replace(HSTORE, schema="s20000")),
+        (180000, rows(1), replace(HSTORE, info_class=EnumInfo, kinds="be")),
+    ],
+    ids=["none there", "too many", "with a schema", "with labels"],
+)
+def test_where_a_name_is_not_enough(version, types, tracked):
+    assert Snapshot.of(Catalog(version, types), Registry.of((tracked,))).check is None
+
+
+def test_a_type_without_an_array(green):
+    """One created under binary upgrade may have none; regtype shows 0 as a dash."""
+    [(oid, array_oid)] = green.execute(
+        "select oid::int8, typarray::int8 from pg_type where typname = 'hstore'",
+        dbname="shop",
+    )
+    row = TypeRow("hstore", "public", oid, array_oid, "b", ",", "hstore", True)
+    with psycopg.connect(green.conninfo("shop")) as conn:
+        version = conn.info.server_version
+        for one, expected in ((row, True), (replace(row, array_oid=0), True)):
+            check = Check(Catalog(version, (one,)))
+            assert check.is_confirmed_by(conn.pgconn.exec_(check.statement)) is expected
+        check = Check(Catalog(version + 1, (row,)))
+        assert not check.is_confirmed_by(conn.pgconn.exec_(check.statement))
