@@ -141,7 +141,9 @@ def run_tests(session: nox.Session, implementation: str = "binary") -> None:
     shutil.copytree(".", project, ignore=without_package)
     session.chdir(project)
     env = {"PSYCOPG_IMPL": implementation}
-    session.run("coverage", "run", "-m", "pytest", *session.posargs, env=env)
+    # Most of the time is spent waiting for servers; a file's tests share theirs.
+    command = ["coverage", "run", "-m", "pytest", "-n2", "--dist=loadfile"]
+    session.run(*command, *session.posargs, env=env)
     if not session.posargs:
         session.run("coverage", "combine", "--quiet")
         session.run("coverage", "report")
