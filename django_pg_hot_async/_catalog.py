@@ -25,7 +25,7 @@ MARK = b"/* django_pg_hot_async */ "
 """What every statement of this package begins with, in logs and pg_stat_activity."""
 
 TYPES_A_CHECK = 64
-"""A target list holds 1,664 entries: MaxTupleAttributeNumber in access/htup_details.h."""
+"""A target list holds 1,664 entries: MaxTupleAttributeNumber in htup_details.h."""
 
 # The outer join keeps one row when the server has none of the types, so the
 # version is always read. format_type() qualifies a name only where the
