@@ -28,6 +28,17 @@ DBNAME = "example_project"
 SERVICE = "example_project"
 ROWS = 40
 PASSWORD = "correct horse"
+FILL = f"""
+import django
+django.setup()
+from asgi_project.pools import close_pools_at_exit
+from django.core.management import call_command
+close_pools_at_exit()
+call_command("migrate", verbosity=0)
+call_command("seed", {ROWS})
+who = {{"username": "admin", "email": "admin@example.com"}}
+call_command("createsuperuser", interactive=False, **who)
+"""
 LASTS = 60.0
 """Seconds a stream of the example lasts."""
 
@@ -95,14 +106,7 @@ def shops(blue: PostgreSQL, green: PostgreSQL, service: ServiceFile) -> Iterator
 
 def fill(server: PostgreSQL) -> None:
     """Have the example make its tables, some rows, and somebody to log in as."""
-    to_server = to_address(server, DJANGO_SUPERUSER_PASSWORD=PASSWORD)
-    manage(to_server, "migrate", "--verbosity=0")
-    manage(to_server, "seed", str(ROWS))
-    manage(
-        to_server,
-        *("createsuperuser", "--noinput"),
-        *("--username=admin", "--email=admin@example.com"),
-    )
+    run(to_address(server, DJANGO_SUPERUSER_PASSWORD=PASSWORD), "-c", FILL)
 
 
 def environ(**more: str) -> dict[str, str]:
@@ -132,8 +136,12 @@ def to_address(server: PostgreSQL | PgBouncer, **more: str) -> dict[str, str]:
 
 
 def manage(environ: Mapping[str, str], *arguments: str) -> str:
+    return run(environ, "manage.py", *arguments)
+
+
+def run(environ: Mapping[str, str], *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, "manage.py", *arguments],
+        [sys.executable, *arguments],
         cwd=EXAMPLE,
         env=environ,
         text=True,

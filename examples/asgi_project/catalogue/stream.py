@@ -11,7 +11,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -52,34 +52,38 @@ async def events(last_event_id: str | None = None) -> AsyncIterator[str]:
     since = max(last, now - LONGEST_GAP) if last else now
     # A client that will have heard of nothing has something to resume from, too.
     yield f"retry: 1000\nid: {since.isoformat()}\n\n"
-    told: dict[int, datetime] = {}
-    if not last:
-        # What was in the table before is no news.
-        rows = await changed(since - LATE)
-        told = {row["id"]: row["changed_at"] for row in rows if row["changed_at"] < now}
+    # What was in the table before is no news: None until that is known.
+    told: dict[int, datetime] | None = {} if last else None
     while time.monotonic() < end:
+        news = []
         rows = await changed(since - LATE)
-        news = [row for row in rows if told.get(row["id"]) != row["changed_at"]]
+        if rows is not None:
+            if told is None:
+                told = versions(row for row in rows if row["changed_at"] < now)
+            news = [row for row in rows if told.get(row["id"]) != row["changed_at"]]
+            told = versions(rows)
         for row in news:
             yield event(row)
+            since = max(since, row["changed_at"])
         if not news:
             # A comment: it tells the server whether the client is still there.
             yield ":\n\n"
-        if rows:
-            told = {row["id"]: row["changed_at"] for row in rows}
-            since = max(since, rows[-1]["changed_at"])
         await asyncio.sleep(EVERY)
 
 
-async def changed(after: datetime) -> list[dict[str, Any]]:
-    """Return the rows changed after a point in time; none if that cannot be known."""
+async def changed(after: datetime) -> list[dict[str, Any]] | None:
+    """Return the rows changed after a point in time; None if that cannot be known."""
     try:
         async with async_pool.connection() as connection:
             cursor = await connection.execute(QUERY, [after])
             return await cursor.fetchall()
     except psycopg.OperationalError as error:
         logger.warning("the next look will tell what has changed: %s", error)
-        return []
+        return None
+
+
+def versions(rows: Iterable[dict[str, Any]]) -> dict[int, datetime]:
+    return {row["id"]: row["changed_at"] for row in rows}
 
 
 def event(row: dict[str, Any]) -> str:
