@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import urlencode
@@ -76,6 +78,7 @@ from django.conf import settings
 from django.db import connection
 print(settings.PG_HOT_ASYNC["TRUST"], connection.settings_dict["ATOMIC_REQUESTS"])
 """
+FAILED = "the next look will tell what has changed"
 CUT = """
     select pg_terminate_backend(pid) from pg_stat_activity
     where wait_event_type = 'Lock' and query like '%changed_at >%'
@@ -203,16 +206,32 @@ def test_stream_after_a_change(shops: Shops) -> None:
 
 
 def test_stream_waits_for_the_database(shops: Shops) -> None:
-    """Nothing is lost while the server is away, and the stream stays open."""
+    """Nothing is lost while the server is away, and the stream stays open.
+
+    What was there before is no news, even if it is the first look that fails.
+    """
     shops.lead_to(shops.green)
-    with Site(UVICORN, shops.environ) as site, Events(site) as events:
-        with psycopg.connect(shops.green.conninfo(DBNAME)) as connection:
-            connection.execute("lock table catalogue_product")
-            # The next look waits for the table, and is cut.
-            wait_until(lambda: shops.green.execute(CUT, dbname=DBNAME))
-        wait_until(lambda: "the next look will tell" in site.log())
-        site.post("/products/1/", {"name": "again"})
-        assert events.next()["name"] == "again"
+    with contextlib.ExitStack() as stack:
+        site = stack.enter_context(Site(UVICORN, shops.environ))
+        site.post("/products/2/", {"name": "before"})
+        with cut_look(shops, site):
+            events = stack.enter_context(Events(site))
+        for name in ("again", "and again"):
+            site.post("/products/1/", {"name": name})
+            assert events.next()["name"] == name
+            with cut_look(shops, site):
+                pass
+
+
+@contextlib.contextmanager
+def cut_look(shops: Shops, site: Site) -> Iterator[None]:
+    """Have the stream's next look wait for the table, and cut it there."""
+    failed = site.log().count(FAILED)
+    with psycopg.connect(shops.green.conninfo(DBNAME)) as connection:
+        connection.execute("lock table catalogue_product")
+        yield
+        wait_until(lambda: shops.green.execute(CUT, dbname=DBNAME))
+    wait_until(lambda: site.log().count(FAILED) > failed)
 
 
 def test_jobs(shops: Shops) -> None:
