@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from coverage import Coverage
 from django.test.utils import override_settings
 
 from django_pg_hot_async.testing import PgBouncer
@@ -94,7 +95,7 @@ def clients(bouncer):
 
 @contextmanager
 def nothing_left(doors):
-    """As many connections, threads and files at the end as at the beginning."""
+    """No more connections, threads and files at the end than at the beginning."""
 
     def count():
         gc.collect()
@@ -107,9 +108,9 @@ def nothing_left(doors):
     before = count()
     yield
     deadline = time.monotonic() + 30
-    while (after := count()) != before and time.monotonic() < deadline:
+    while more := {name: n for name, n in count().items() if n > before[name]}:
+        assert time.monotonic() < deadline, (more, before)
         time.sleep(0.05)
-    assert after == before
 
 
 def resident():
@@ -163,7 +164,8 @@ def test_switches_under_load(doors, blue, green, seconds, caplog, record_propert
         f"{switches} switches of each, {requests} requests in all; memory"
         f" {memory:+.1f} MB, {blocks:+} blocks"
     )
-    assert blocks < requests / 4 + 2000
+    # coverage keeps something of each thread there ever was, and tasks have many.
+    assert blocks < requests / (1 if Coverage.current() else 4) + 2000
 
 
 def test_a_forked_child_starts_with_what_is_known(green, tmp_path):
