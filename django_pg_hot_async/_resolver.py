@@ -3,7 +3,7 @@
 They stand in the adapters that connections share, under OID 0 (psycopg builds
 that loader, with the real OID and the connection, for each result column whose
 OID nobody registered) and under the Python types that tracked types are made
-of. `__new__` returns the loader or dumper to use, psycopg's own, so a decided
+of. What they return is the loader or dumper to use, psycopg's own, so a decided
 one costs nothing a value.
 
 Tried on psycopg 3.2.13 and 3.3.9, in C and in Python: libpq is idle at that
@@ -29,12 +29,11 @@ from ._link import NO_LOADERS, Link, link_of
 from ._registry import STAND_INS, StandIn
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from psycopg import abc
     from psycopg.abc import AdaptContext, Buffer, DumperKey
 
     from ._compat import DumperFactory
+    from ._registry import Registry
     from ._snapshot import Snapshot
 
 INVALID_OID = 0
@@ -44,44 +43,45 @@ _ABORTED = pq.TransactionStatus.INERROR
 def install(adapters: AdaptersMap) -> None:
     """Register the resolvers in *adapters*; for what they do not know, they use
     the loader for unknown types that is registered there at present."""
-    senders = _tracking.current().senders
-    if _installed_for(adapters) is senders:
+    registry = _tracking.current()
+    if _installed_for(adapters) is registry:
         return
     for format in pq.Format:
         unknown: Any = adapters.get_loader(INVALID_OID, format)
         assert unknown is not None
         unknown = getattr(unknown, "unknown", unknown)
-        loader = _loader_resolver(format, unknown, senders)
+        loader = _loader_resolver(format, unknown, registry)
         adapters.register_loader(INVALID_OID, loader)
         if not are_dumpers_resolved(adapters, format):
             resolve_dumpers_by_oid(
                 adapters, format, functools.partial(_dumper_factory, format)
             )
     # A dict always: django.contrib.postgres may be installed later.
-    for python_type, formats in {dict: tuple(pq.Format), **senders}.items():
+    for python_type, formats in {dict: tuple(pq.Format), **registry.senders}.items():
         for format in formats:
             adapters.register_dumper(python_type, _DUMPER_RESOLVERS[format])
 
 
 def is_installed(adapters: AdaptersMap) -> bool:
     """Whether the resolvers for what is tracked now stand in *adapters*."""
-    return _installed_for(adapters) is _tracking.current().senders
+    return _installed_for(adapters) is _tracking.current()
 
 
 def _installed_for(adapters: AdaptersMap) -> object:
-    return getattr(adapters.get_loader(INVALID_OID, pq.Format.TEXT), "senders", None)
+    return getattr(adapters.get_loader(INVALID_OID, pq.Format.TEXT), "registry", None)
 
 
+@functools.lru_cache(maxsize=64)
 def _loader_resolver(
-    format: pq.Format,
-    unknown: type[abc.Loader],
-    senders: Mapping[type | str, tuple[pq.Format, ...]],
+    format: pq.Format, unknown: type[abc.Loader], registry: Registry
 ) -> Any:
     """Make what stands where psycopg looks for the loader of an OID it does not know.
 
-    *unknown* is the loader for values of types that nobody tracks, *senders* what
-    dumpers are registered along with this. A function: psycopg calls it for each
-    such column of each result, and no class is as quick to call.
+    *unknown* is the loader for values of types that nobody tracks; for the dumpers of
+    *registry* resolvers are registered along with this. A function: psycopg calls it
+    for each such column of each result, and no class is as quick to call. One and the
+    same for every connection: psycopg keeps whatever was ever registered as a loader
+    (``AdaptersMap._optimised``, 3.2 and 3.3).
     """
     index = int(format)
 
@@ -107,7 +107,7 @@ def _loader_resolver(
     names: Any = resolve
     names.format = format
     names.unknown = unknown
-    names.senders = senders
+    names.registry = registry
     return resolve
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 
+import psycopg
 import pytest
 
-from django_pg_hot_async import _memory
+from django_pg_hot_async import _memory, pool
 from django_pg_hot_async._catalog import Catalog, TypeRow
 from django_pg_hot_async._memory import Alias
 from django_pg_hot_async._registry import CITEXT, HSTORE, Registry
@@ -173,3 +174,17 @@ def test_many_threads_lose_nothing(alias):
     assert alias.epoch == alias.reads == 8 * 200
     assert len(alias.servers) == 8 * 4
     assert len(_memory.aliases()) == 8
+
+
+def test_connections_of_ones_own_leave_nothing(green):
+    """psycopg keeps whatever is registered as a loader: nothing new for each."""
+
+    def use(times):
+        for _ in range(times):
+            with psycopg.connect(green.conninfo("shop")) as connection:
+                pool.configure("mine")(connection)
+                row = connection.execute("select attrs from product").fetchone()
+                assert row is not None and row[0]["weight"] == "9 kg"
+        return len(psycopg.adapters._optimised)
+
+    assert use(3) == use(10)
