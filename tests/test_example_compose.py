@@ -162,6 +162,14 @@ class Project:
             capture_output=True,
         ).returncode
 
+    def console(self, command: str) -> None:
+        """Send a command to PgBouncer."""
+        host, _, port = self.places["PGBOUNCER"].partition(":")
+        with psycopg.connect(
+            host=host, port=port, user="postgres", dbname="pgbouncer", autocommit=True
+        ) as console:
+            console.execute(command)
+
     def wait(self, service: str, process: Process) -> None:
         """Wait until *service* is healthy, as ``up --wait`` does."""
         wait_until(lambda: self.healthy(service) or not process.running(), 180)
@@ -253,6 +261,11 @@ def test_project(project: Project) -> None:
         assert client.post("/press/cut-over/").status_code in (403, 404)
         onlooker = Onlooker(client)
         onlooker.read(lambda state: state.get("serving") == 0 and are_on(state, 0))
+        # A pause is seen, and is no switch if nothing comes of it.
+        project.console(f"PAUSE {DBNAME}")
+        onlooker.read(lambda state: state["doing"].startswith("cutting over"))
+        project.console(f"RESUME {DBNAME}")
+        assert not onlooker.read(lambda state: not state["doing"])["switches"]
         for line, server in zip(commands, (1, 0), strict=True):
             before = onlooker.state["fleets"]
             said = project.execute(line)

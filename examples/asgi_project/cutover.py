@@ -92,8 +92,12 @@ def cut_over(source: Remote, target: Remote) -> None:
     subscribed = "SELECT 1 FROM pg_subscription"
     if not target.execute(subscribed, dbname=DATABASE):
         raise SystemExit(f"{target} is where the clients are; nothing is done")
-    command("PAUSE")
+    paused = []
     try:
+        for dbname in DATABASES:
+            # Given up while it waits, it has to be resumed as well.
+            paused.append(dbname)
+            command(f"PAUSE {dbname}")
         for forward in replications(source, target):
             forward.reverse()
         lines = [f"{dbname} = {target.conninfo(dbname)}\n" for dbname in DATABASES]
@@ -102,13 +106,14 @@ def cut_over(source: Remote, target: Remote) -> None:
         new.replace(DATABASES_INI)
         command("RELOAD")
     finally:
-        command("RESUME")
+        for dbname in paused:
+            command(f"RESUME {dbname}")
     print(f"moved from {shop.release(source)} to {shop.release(target)}")
 
 
-def command(verb: str) -> None:
-    """Send a command about all databases to PgBouncer's console."""
-    Remote("pgbouncer").execute(verb, dbname="pgbouncer")
+def command(text: str) -> None:
+    """Send a command to PgBouncer's console."""
+    Remote("pgbouncer").execute(text, dbname="pgbouncer")
 
 
 def main() -> None:

@@ -109,7 +109,7 @@ function updateButtons() {
 
 function updateStatus() {
   if (state.doing) say(`${state.doing} …`);
-  else if (/^$| …$/.test(status.textContent)) say(`PostgreSQL ${state.servers[state.serving].release} serves both fleets.`);
+  else if (/^$| …$|fleets\.$/.test(status.textContent)) say(`PostgreSQL ${state.servers[state.serving].release} serves both fleets.`);
 }
 
 function updateFleet(fleet, { app, rows, wrong, undecoded, fault, workers }, index) {
