@@ -131,6 +131,9 @@ def follow_cursors(
 
     def adapt_and_start(self: Any, query: Any = None) -> Any:
         assert adapt is not None
+        # As _start_query() does. psycopg 3.3 has loaders made anew for a result that
+        # is still at hand when a loader is registered; that may take a read.
+        self._reset()
         if adapt(self):
             self._last_query = None
         return start_query(self, query)

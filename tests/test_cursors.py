@@ -224,6 +224,24 @@ def test_a_cursor_older_than_the_registration_of_a_type(green, kind):
 
 
 @pytest.mark.usefixtures("_declared")
+def test_a_cursor_older_than_the_registration_of_a_type_reads_once(green):
+    """What it still holds of the result before is not loaded anew."""
+    query = "select array[feels] from product where name = 'anvil'"
+    with (
+        trust("result"),
+        psycopg.connect(green.conninfo("shop"), autocommit=True) as mine,
+    ):
+        pool.configure("mine")(mine)
+        cursor = mine.cursor()
+        cursor.execute(query)
+        register_mood()
+        with green.statements() as statements:
+            cursor.execute(query)
+            assert cursor.fetchall() == [([Mood.OK],)]
+        assert sum(READ in text for text in statements) == 1
+
+
+@pytest.mark.usefixtures("_declared")
 async def test_an_async_cursor_older_than_the_registration_of_a_type(green):
     async with await psycopg.AsyncConnection.connect(
         green.conninfo("shop"), autocommit=True
