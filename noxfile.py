@@ -6,9 +6,11 @@ machine but Python and uv.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import nox
@@ -30,6 +32,23 @@ DJANGOS = [
 PSYCOPGS = ["3.2", "3.3"]
 IMPLEMENTATIONS = ["binary", "python"]
 PACKAGE = {"django_pg_hot_async", "pytest_django_pg_hot_async.py"}
+POSTGRESQLS = [14, 15, 16, 17, 18]
+LEFT_OUT = [
+    f"--ignore-glob=tests/{name}"
+    for name in (
+        "test_benchmarks.py",
+        "test_browser.py",
+        "test_demo.py",
+        "test_example*",
+        "test_preflight*",
+        "test_rehearsal*",
+        "test_stress.py",
+        "test_testing_*",
+    )
+]
+"""Tests that take long, and try the same whatever Python and Django are."""
+FIRST_POSTGRESQL = {"5.2": 14, "6.0": 14, "6.1": 15}
+"""The oldest PostgreSQL that a release of Django connects to."""
 FIRST_PYTHON = {"5.2": "3.10", "6.0": "3.12", "6.1": "3.12"}
 """The oldest Python that a release of Django runs on."""
 
@@ -45,27 +64,56 @@ def tests(session: nox.Session) -> None:
     python = str(session.run("python", "-c", code, silent=True)).strip()
     able = [name for name in DJANGOS if numbers(python) >= numbers(FIRST_PYTHON[name])]
     install_tests(session, able[-1])
-    run_tests(session)
+    run_tests(session, PSYCOPG_IMPL="binary")
+
+
+def newest_python() -> str | None:
+    """The newest supported Python that is installed: with the newest Django."""
+    for version in reversed(PYTHONS):
+        # pyenv leaves programs on the path that only say which version to choose.
+        command = [shutil.which(f"python{version}") or "false", "-V"]
+        if subprocess.run(command, capture_output=True).returncode == 0:
+            return version
+    return None
+
+
+@nox.session(python=newest_python())
+def newest(session: nox.Session) -> None:
+    """Run the tests that depend on versions on the newest Python and Django."""
+    install_tests(session, DJANGOS[-1])
+    run_tests(session, *LEFT_OUT, PSYCOPG_IMPL="binary")
+
+
+def combinations() -> Iterator[tuple[str, str, str, str, str]]:
+    """Yield Python, Django, psycopg, its implementation, blue and green servers.
+
+    Each Python with each Django and psycopg; each Django with each psycopg in each
+    implementation, and with each release of PostgreSQL that it supports on either
+    side. All with all would be nine times as many.
+    """
+    for j, django in enumerate(DJANGOS):
+        releases = [one for one in POSTGRESQLS if one >= FIRST_POSTGRESQL[django]]
+        sides = itertools.cycle(zip(releases, releases[1:] + releases[:1], strict=True))
+        pythons = [
+            name for name in PYTHONS if numbers(name) >= numbers(FIRST_PYTHON[django])
+        ]
+        for i, python in enumerate(pythons):
+            for k, psycopg in enumerate(PSYCOPGS):
+                implementation = IMPLEMENTATIONS[(i + j + k) % 2]
+                blue, green = next(sides)
+                yield python, django, psycopg, implementation, f"{blue} to {green}"
 
 
 @nox.session
-@nox.parametrize(
-    "python,django,psycopg,implementation",
-    [
-        (python, django, psycopg, implementation)
-        for python in PYTHONS
-        for django in DJANGOS
-        if numbers(python) >= numbers(FIRST_PYTHON[django])
-        for psycopg in PSYCOPGS
-        for implementation in IMPLEMENTATIONS
-    ],
-)
+@nox.parametrize("python,django,psycopg,implementation,servers", combinations())
 def matrix(
-    session: nox.Session, django: str, psycopg: str, implementation: str
+    session: nox.Session, django: str, psycopg: str, implementation: str, servers: str
 ) -> None:
-    """Run the tests on every supported combination that is installed."""
+    """Run the tests that depend on versions on all that is supported and installed."""
     install_tests(session, django, f"psycopg[binary]=={psycopg}.*")
-    run_tests(session, implementation=implementation)
+    blue, _, green = servers.partition(" to ")
+    env = {"PSYCOPG_IMPL": implementation, "BLUE": blue, "GREEN": green}
+    run_tests(session, *LEFT_OUT, **env)
 
 
 @nox.session
@@ -101,16 +149,6 @@ def browser(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "tests/test_browser.py", *session.posargs)
 
 
-def newest_python() -> str | None:
-    """The newest supported Python that is installed: it runs all that is measured."""
-    for version in reversed(PYTHONS):
-        # pyenv leaves programs on the path that only say which version to choose.
-        command = [shutil.which(f"python{version}") or "false", "-V"]
-        if subprocess.run(command, capture_output=True).returncode == 0:
-            return version
-    return None
-
-
 @nox.session(python=newest_python())
 def bench(session: nox.Session) -> None:
     """Measure what the app costs, against Django's own."""
@@ -130,7 +168,7 @@ def install_tests(session: nox.Session, django: str, *requirements: str) -> None
     session.install(*wanted, f"django=={django}.*", *requirements, ".")
 
 
-def run_tests(session: nox.Session, implementation: str = "binary") -> None:
+def run_tests(session: nox.Session, *options: str, **env: str) -> None:
     """Run pytest and coverage on the package as installed.
 
     In a copy of the project without the package's source, so that a file the
@@ -140,11 +178,10 @@ def run_tests(session: nox.Session, implementation: str = "binary") -> None:
     shutil.rmtree(project, ignore_errors=True)
     shutil.copytree(".", project, ignore=without_package)
     session.chdir(project)
-    env = {"PSYCOPG_IMPL": implementation}
     # Most of the time is spent waiting for servers; a file's tests share theirs.
     command = ["coverage", "run", "-m", "pytest", "-n2", "--dist=loadfile"]
-    session.run(*command, *session.posargs, env=env)
-    if not session.posargs:
+    session.run(*command, *options, *session.posargs, env=env)
+    if not options and not session.posargs:
         session.run("coverage", "combine", "--quiet")
         session.run("coverage", "report")
 
