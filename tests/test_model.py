@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
+import ast
 import os
-from collections.abc import Iterator
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import hypothesis
-import psycopg
 import pytest
-from django.db import DataError
 from hypothesis import HealthCheck, Phase, settings
+from hypothesis.errors import DidNotReproduce
 from hypothesis.stateful import run_state_machine_as_test
 
 from django_pg_hot_async.testing import PgBouncer, ServiceFile
 
 from .conftest import BLUE, GREEN
-from .model import machine, world
+from .model import world
 from .model.clients import Django
-from .model.machine import DOORS, Cast, Search
+from .model.deployment import DOORS, OFF, Cast, counts
+from .model.locks import Locks
+from .model.machine import Search
 from .model.planted import BUGS
 from .model.promise import LEVELS
 from .model.world import Door, World
+from .scenarios import connections
 
 pytestmark = pytest.mark.pgbouncer
 
 SEED = int(os.environ.get("MODEL_SEED", "1"))
-EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "25"))
+STEPS = int(os.environ.get("MODEL_STEPS", "30"))
+SECONDS = int(os.environ.get("MODEL_SECONDS", "600"))
 PLANTED = 200
-"""Deployments in which a planted bug has to show; most do within twenty."""
-STEPS = int(os.environ.get("MODEL_STEPS", "40"))
+"""Deployments in which a planted bug has to show; most do within ten."""
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +50,17 @@ def cast(servers: World, service: ServiceFile) -> Iterator[Cast]:
     with (
         PgBouncer(home.server, home.dbname, alias="front") as front,
         PgBouncer(home.server, home.dbname, alias="back") as back,
+        Locks().watched() as locks,
+        pytest.MonkeyPatch.context() as patch,
     ):
+        patch.setitem(connections.settings, OFF, connections.settings["default"])
         doors = {
             pooler: [Door(name, service, home) for name in DOORS]
             for pooler in (False, True)
         }
         doors[True][0].bouncer, doors[True][1].bouncer = front, back
         threads = [Django(name, doors[False][0]) for name in ("first", "second")]
-        cast = Cast(servers, doors, threads)
+        cast = Cast(servers, doors, threads, locks)
         yield cast
         for thread in threads:
             thread.stop()
@@ -59,14 +69,16 @@ def cast(servers: World, service: ServiceFile) -> Iterator[Cast]:
 
 def search(
     cast: Cast,
+    start: Callable[[Any], Any],
     *,
     examples: int = EXAMPLES,
     levels: tuple[str, ...] = LEVELS,
     phases: tuple[Phase, ...] = (Phase.generate,),
 ) -> None:
-    machine_class = type("Search", (Search,), {"cast": cast, "levels": levels})
+    """Search from *start*: Hypothesis's decorator for a seed, or for an example."""
+    machine = type("Search", (Search,), {"cast": cast, "levels": levels})
     run_state_machine_as_test(
-        hypothesis.seed(SEED)(machine_class),
+        start(machine),
         settings=settings(
             max_examples=examples,
             stateful_step_count=STEPS,
@@ -80,33 +92,59 @@ def search(
     )
 
 
+def search_for_counter_example(cast: Cast, seed: int) -> None:
+    try:
+        search(cast, hypothesis.seed(seed), phases=(Phase.generate, Phase.shrink))
+    except BaseException as error:
+        error.args = (f"{error}\nMODEL_SEED={seed}", *error.args[1:])
+        raise
+
+
+def report(record_property: Callable[[str, object], None], what: str) -> None:
+    for name, number in sorted(counts.items()):
+        record_property(name, number)
+    print(f"{what}: {dict(sorted(counts.items()))}")
+
+
 def test_no_counter_example(cast, record_property):
     """MODEL_EXAMPLES, MODEL_STEPS and MODEL_SEED make it longer, or another one."""
-    machine.counts.clear()
-    try:
-        search(cast, phases=(Phase.generate, Phase.shrink))
-    except BaseException as error:
-        error.args = (f"{error}\nMODEL_SEED={SEED}", *error.args[1:])
-        raise
-    finally:
-        for name, number in sorted(machine.counts.items()):
-            record_property(name, number)
-        print(f"MODEL_SEED={SEED}: {dict(sorted(machine.counts.items()))}")
+    counts.clear()
+    search_for_counter_example(cast, SEED)
+    report(record_property, f"MODEL_SEED={SEED}")
+
+
+@pytest.mark.long
+def test_no_counter_example_for_minutes(cast, record_property):
+    """``pytest -m long tests/test_model.py``: MODEL_SEED and the seeds after it."""
+    counts.clear()
+    seed, end = SEED, time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        search_for_counter_example(cast, seed)
+        seed += 1
+    report(record_property, f"MODEL_SEED={SEED} to {seed - 1}")
 
 
 @pytest.mark.parametrize("name", BUGS)
 def test_a_planted_bug_is_found(cast, monkeypatch, name):
     """By the search as it is, at the levels of trust at which it can show.
 
-    Only a promise that is broken counts; and without the bug the very same
-    deployments are right, or it would be something else that was found.
+    Only a promise that is broken counts; and without the bug the very deployment
+    that showed it is right, or it would be something else that was found.
     """
     plant, levels = BUGS[name]
-    machine.counts.clear()
+    counts.clear()
     with monkeypatch.context() as patch:
         plant(patch.setattr)
-        with pytest.raises((AssertionError, DataError, psycopg.DataError)) as caught:
-            search(cast, examples=PLANTED, levels=levels)
-    deployments = machine.counts["deployments"]
-    print(f"{deployments} deployments: {str(caught.value).splitlines()[0]}")
-    search(cast, examples=deployments, levels=levels)
+        with pytest.raises(AssertionError) as caught:
+            search(cast, hypothesis.seed(SEED), examples=PLANTED, levels=levels)
+    print(f"{counts['deployments']} deployments: {caught.value}")
+    with pytest.raises(DidNotReproduce):
+        search(cast, reproduce(caught.value), levels=levels)
+
+
+def reproduce(error: BaseException) -> Callable[[Any], Any]:
+    """Return what starts a search with the one deployment that *error* ended."""
+    notes = "\n".join(error.__notes__)  # type: ignore[attr-defined,unused-ignore]
+    blob = re.search(r"@reproduce_failure\('(.*)', (b'.*')\)", notes)
+    assert blob is not None, notes
+    return hypothesis.reproduce_failure(blob[1], ast.literal_eval(blob[2]))

@@ -67,10 +67,8 @@ class Client:
     is_djangos = False
     """Whether it is one that Django opens: errors are noticed, requests begin."""
     is_async = False
-    connects = 0
-    """Reads that opening a new connection takes."""
-    checks = 0
-    """Reads that checking a connection out takes."""
+    checks = False
+    """Whether a hook reads when a connection is checked out."""
 
     def __init__(self, name: str, door: Door, alias: str) -> None:
         self.name = name
@@ -192,6 +190,7 @@ class Django(Client):
     def start(self, door: Door, database: dict[str, Any]) -> None:
         """Begin as a new thread does, with *database* as settings."""
         self.door = door
+        assert not self.in_transaction
 
         def work() -> None:
             if hasattr(connections._connections, self.alias):
@@ -249,8 +248,6 @@ class Django(Client):
 class Own(Client):
     """A psycopg connection of one's own, with the hook called by hand."""
 
-    connects = 1
-
     def open(self) -> None:
         self._connection = psycopg.connect(
             self.door.conninfo(), autocommit=True, prepare_threshold=None
@@ -266,7 +263,7 @@ class Own(Client):
 class OwnPool(Client):
     """A psycopg pool of one's own, with both hooks."""
 
-    connects, checks = 1, 1
+    checks = True
 
     def __init__(self, name: str, door: Door, alias: str) -> None:
         super().__init__(name, door, alias)
@@ -307,7 +304,6 @@ class Async(Client):
     """A psycopg `AsyncConnection` of one's own; each call is another task."""
 
     is_async = True
-    connects = 1
 
     def __init__(self, name: str, door: Door, alias: str, loop: Loop) -> None:
         super().__init__(name, door, alias)
@@ -343,7 +339,7 @@ class Async(Client):
 class AsyncPool(Async):
     """A psycopg `AsyncConnectionPool` of one's own, with both hooks."""
 
-    connects, checks = 1, 1
+    checks = True
 
     def __init__(self, name: str, door: Door, alias: str, loop: Loop) -> None:
         super().__init__(name, door, alias, loop)

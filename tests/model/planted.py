@@ -50,12 +50,12 @@ def memory_is_keyed_by_alias_alone(patch: Patch) -> None:
 def loaders_are_trusted_once_too_long(patch: Patch) -> None:
     """A connection goes on by what it holds when trust was withdrawn."""
 
-    def loader(self: Any, oid: int, format: pq.Format) -> Any:
-        if self._snapshot is None or self.is_own:
-            return None
-        return self._snapshot.loaders[format].get(oid)
+    current = Link._current
 
-    patch(Link, "loader", loader)
+    def held(self: Any, context: Any) -> Any:
+        return self._snapshot or current(self, context)
+
+    patch(Link, "_current", held)
 
 
 @bug("checkout")
@@ -131,9 +131,9 @@ def what_is_untracked_here_is_untracked_everywhere(patch: Patch) -> None:
     trust = Link._trust
 
     def keeping(self: Any, *args: Any) -> None:
-        untracked = self._untracked
+        untracked = self.untracked
         trust(self, *args)
-        self._untracked |= untracked
+        self.untracked |= untracked
 
     patch(Link, "_trust", keeping)
 

@@ -7,7 +7,7 @@ another. Whether the app reads too often is decided here as well.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import psycopg
@@ -55,6 +55,8 @@ class Link:
     epoch: int = -1
     untracked: set[int] = field(default_factory=set)
     has_sent: bool = False
+    warned: bool = False
+    """Whether it went by what could not be verified, and said so."""
 
 
 @dataclass
@@ -94,7 +96,8 @@ class Promise:
     def seen(self, layout: Layout) -> Layout:
         """The part of *layout* that a read tells of."""
         types = tuple(row for row in layout.types if row[0] in self.tracked)
-        return Layout(layout.version, types, self.tracked)
+        labels = layout.labels if "mood" in self.tracked else ()
+        return Layout(layout.version, types, self.tracked, labels)
 
     def known(self, layout: Layout) -> dict[int, str]:
         """The tracked types of *layout*, and their arrays, by OID."""
@@ -142,10 +145,18 @@ class Promise:
         """The layout that a connection may go by without a read."""
         return link.layout if link.epoch == self.alias(link.alias).epoch else None
 
-    def verify(self, link: Link, now: Layout) -> None:
-        """The server, which holds *now*, is asked over the connection."""
+    def verify(self, link: Link, now: Layout, *, anew: bool = False) -> int:
+        """The server, which holds *now*, is asked over the connection.
+
+        Return how many statements that takes: it is asked to confirm what is known
+        of it, unless *anew*, and read where it does not.
+        """
         now, before = self.seen(now), link.previous
         alias = self.alias(link.alias)
+        statements = 1
+        known = alias.recall(link.identity)
+        if known is not None and not anew and self.can_be_confirmed(known.layout):
+            statements += known.layout != now
         # With another question, another answer says nothing.
         moved = before is not None and before != now and before.tracked == now.tracked
         known = alias.known.get(link.identity)
@@ -159,13 +170,19 @@ class Promise:
         else:
             known.is_trusted = True
         self._trust(link, now)
+        return statements
+
+    def can_be_confirmed(self, layout: Layout) -> bool:
+        """Whether the names of its OIDs say all that counts; not so of labels."""
+        is_current = layout.tracked == self.tracked
+        return is_current and bool(layout.types) and "mood" not in self.tracked
 
     def _trust(self, link: Link, layout: Layout) -> None:
         if layout != link.previous:
             link.untracked = set()
         link.layout = link.previous = layout
         link.epoch = self.alias(link.alias).epoch
-        link.has_sent = False
+        link.has_sent = link.warned = False
 
     def _establish(
         self, link: Link, now: Layout, *, readable: bool, anew: bool = False
@@ -177,10 +194,12 @@ class Promise:
             link.untracked = set(known.untracked)
             return known.layout, 0
         if readable:
-            self.verify(link, now)
-            return self.seen(now), 1
+            reads = self.verify(link, now, anew=anew)
+            return self.seen(now), reads
         # I4: what "server" would trust.
         held = self.trusted(link)
+        if held is None or self.level == "result":
+            link.warned = True
         return held or (known.layout if known else NOTHING), 0
 
     # What is expected of a use
@@ -193,10 +212,13 @@ class Promise:
         *,
         readable: bool = True,
         apart: bool = False,
+        labels: Iterable[str] = (),
     ) -> Expected:
         """Rows of columns of *types* arrive: the result of one statement.
 
-        *apart*: none is seen before the one before it was loaded.
+        *apart*: none is seen before the one before it was loaded. *labels*: those
+        that values of the enum in them have, which the server may not have had when
+        it was asked.
         """
         oids = [now.oids[name] for name in types]
         reads, right = 0, []
@@ -208,6 +230,11 @@ class Promise:
                 held, read = self._news(link, now, oid, together, readable, first)
                 reads += read
             right.append(self.loads(held, oid) == self.loads(now, oid))
+        held = self.trusted(link)
+        knows = held is None or {*labels} <= {*held.labels}
+        if "mood" in self.tracked and not knows and right[types.index("mood[]")]:
+            # The value does not fit, so the server is asked about its type.
+            reads += self.verify(link, now, anew=True)
         return Expected(reads, right)
 
     def _news(

@@ -23,7 +23,7 @@ from django_pg_hot_async.testing import (
     scatter_oids,
 )
 from django_pg_hot_async.testing._statements import APPLICATION_NAME, parse
-from tests.scenarios import CITEXT, HSTORE, MOOD, TABLE
+from tests.scenarios import CITEXT, HSTORE, MOOD, READ, TABLE
 
 FIRST_OID = 3_000_000_000
 """Above 2**31, where an OID that is taken for signed is negative."""
@@ -64,14 +64,18 @@ ORDERS = (
 )
 
 
+NEW_LABEL = "alter type mood add value if not exists 'new'"
+
+
 class Mood(enum.Enum):
-    """What a project would register for the enum."""
+    """What a project would register for the enum; a server may have fewer labels."""
 
-    SAD = "sad"
-    OK = "ok"
+    SAD = 1
+    OK = 2
+    NEW = 3
 
 
-MAPPING = {mood: mood.value for mood in Mood}
+MAPPING = {Mood.SAD: "sad", Mood.OK: "ok", Mood.NEW: "new"}
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,8 @@ class Layout:
     """Name, OID, and OID of the array."""
     tracked: tuple[str, ...] = ()
     """The names that were asked for; none, where it is all there is."""
+    labels: tuple[str, ...] = ()
+    """Those of the enum."""
 
     def __deepcopy__(self, memo: object) -> Layout:
         return self
@@ -140,8 +146,8 @@ class Statements:
 
 
 def is_read(statement: str) -> bool:
-    """Whether it is the statement that this package sends."""
-    return "pg_catalog.pg_type AS t" in statement
+    """Whether it is one that this package sends."""
+    return READ in statement
 
 
 class Door:
@@ -199,6 +205,8 @@ class World:
                 place = Place(server, dbname, template, Layout(0, ()))
                 self.look(place)
                 self.places.append(place)
+        self.servers[0].create_database("truth", "one")
+        self.servers[0].execute(NEW_LABEL, dbname="truth")
 
     def _prepare(self, number: int) -> None:
         server = self.servers[number]
@@ -241,7 +249,14 @@ class World:
             " where typname in ('hstore', 'citext', 'mood') order by oid",
         )
         types = tuple((str(name), int(oid), int(array)) for name, oid, array in rows)
-        place.layout = Layout(place.server.version, types)
+        labels = self.execute(
+            place.server,
+            place.dbname,
+            "select enumlabel::text from pg_enum order by enumsortorder",
+        )
+        place.layout = Layout(
+            place.server.version, types, (), tuple(label for [label] in labels)
+        )
 
     def reset(self) -> None:
         """Put every place back as it was in the beginning, its OIDs too."""
@@ -268,6 +283,12 @@ class World:
         if order:
             statements.append(TABLE)
         self.execute(place.server, place.dbname, ";".join(statements))
+        place.is_dirty = True
+        self.look(place)
+
+    def add_label(self, place: Place) -> None:
+        """Add a label to the enum, under open connections."""
+        self.execute(place.server, place.dbname, NEW_LABEL)
         place.is_dirty = True
         self.look(place)
 
@@ -298,7 +319,7 @@ class World:
         key = (sql, binary, moods)
         if key not in self._truth:
             server = self.servers[0]
-            with psycopg.connect(server.conninfo("one"), autocommit=True) as conn:
+            with psycopg.connect(server.conninfo("truth"), autocommit=True) as conn:
                 register_alone(conn, moods)
                 self._truth[key] = conn.execute(sql, binary=binary).fetchall()
         return self._truth[key]

@@ -1,0 +1,277 @@
+"""The ways to query: to read one row, and to send a value, by each kind of cursor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import psycopg
+from asgiref.sync import async_to_sync
+from hypothesis import strategies as st
+from psycopg.rows import tuple_row
+
+from tests.shop.models import Product
+
+from .clients import Client
+from .world import Mood
+
+COLUMNS: dict[str, str | None] = {
+    "attrs": "hstore",
+    "tags": "citext[]",
+    "parts": "hstore[]",
+    "feels": "mood",
+    "array[feels]": "mood[]",
+    "array['new'::mood, feels]": "mood[]",
+    "tags[1]": "citext",
+    "name": None,
+}
+"""The type of each, if it has an OID that servers do not agree on."""
+NEW_LABEL = "array['new'::mood, feels]"
+MOODS = ("array[feels]", NEW_LABEL)
+
+DJANGO_READS = ("cursor", "chunked", "orm", "iterator", "async orm")
+READS = (
+    "server",
+    "client",
+    "raw",
+    "binary",
+    "named",
+    "named raw",
+    "named binary",
+    "record",
+    "pipeline",
+    "stream",
+)
+DJANGO_SENDS = ("cursor", "orm")
+SENDS = ("server", "client", "raw", "insert", "executemany", "both")
+KEPT = ("cursor", "server", "client")
+ORM = ("orm", "iterator", "async orm")
+BINARY = ("binary", "named binary", "record")
+# Where a result comes in several: DECLARE, its description, FETCH.
+IN_PARTS = ("named", "named raw", "named binary", "chunked", "iterator")
+PIPELINED = ("pipeline", "executemany")
+
+VALUES: dict[str, Any] = {
+    "hstore": {"a": "1", "b c": None},
+    "hstore[]": [{"a": '"'}, {}],
+    "mood": Mood.OK,
+    "mood[]": [Mood.SAD, Mood.OK],
+}
+ARRIVED = {
+    "hstore": '"a"=>"1", "b c"=>NULL',
+    "hstore[]": r'{"\"a\"=>\"\\\"\"",""}',
+    "mood": "ok",
+    "mood[]": "{sad,ok}",
+}
+
+column_lists = st.lists(st.sampled_from(sorted(COLUMNS)), min_size=1, max_size=3)
+
+
+class Select:
+    """Some columns of one row."""
+
+    def __init__(self, columns: Iterable[str], *, has_new_label: bool = False) -> None:
+        """*has_new_label*: the server has the label that one of them is of."""
+        if not has_new_label:
+            columns = (MOODS[0] if name == NEW_LABEL else name for name in columns)
+        self.columns = list(dict.fromkeys(columns))
+        names = ", ".join(self.columns)
+        self.sql = f"select {names} from product where name = 'anvil'"
+        self.types = [kind for name in self.columns if (kind := COLUMNS[name])]
+        self.labels = {"new"} if NEW_LABEL in self.columns else set[str]()
+
+    def musts(self, right: Iterable[bool]) -> list[bool]:
+        """Tell for each column whether it has to be right, given it for each type."""
+        known = iter(right)
+        return [next(known) if COLUMNS[name] else True for name in self.columns]
+
+
+def make_cursor(client: Client, how: str, **options: Any) -> Any:
+    connection = client.connection
+    if how == "cursor":
+        return client.wrapper.cursor()  # type: ignore[attr-defined]
+    kinds: dict[str, tuple[Any, Any]] = {
+        "server": (psycopg.Cursor, psycopg.AsyncCursor),
+        "client": (psycopg.ClientCursor, psycopg.AsyncClientCursor),
+        "raw": (psycopg.RawCursor, psycopg.AsyncRawCursor),
+    }
+    return kinds[how][client.is_async](connection, row_factory=tuple_row, **options)
+
+
+# Ways to read one row; each returns a list of rows.
+
+
+def read_by_cursor(client: Client, how: str, select: Select) -> Any:
+    cursor = make_cursor(client, how)
+    client.call(cursor.execute, select.sql)
+    rows = client.call(cursor.fetchall)
+    client.call(cursor.close)
+    return rows
+
+
+def plain_query(client: Client) -> None:
+    """Query what needs no tracked type, so that nothing is read of them."""
+    cursor = make_cursor(client, "server")
+    client.call(cursor.execute, "select 'x', 1")
+    assert client.call(cursor.fetchall) == [("x", 1)]
+
+
+def read_chunked(client: Any, how: str, select: Select) -> Any:
+    with client.wrapper.chunked_cursor() as cursor:
+        cursor.execute(select.sql)
+        return cursor.fetchall()
+
+
+def read_by_orm(client: Client, how: str, select: Select) -> Any:
+    products = Product.objects.filter(name="anvil").values_list(*select.columns)
+    return list(products.iterator(10) if how == "iterator" else products)
+
+
+def read_by_async_orm(client: Client, how: str, select: Select) -> Any:
+    """Out of a loop that `async_to_sync` runs: queries come back to this thread."""
+    products = Product.objects.filter(name="anvil").values_list(*select.columns)
+
+    async def fetch() -> Any:
+        return [row async for row in products]
+
+    return async_to_sync(fetch)()
+
+
+def read_binary(client: Client, how: str, select: Select) -> Any:
+    cursor = make_cursor(client, "server")
+    client.call(cursor.execute, select.sql, binary=True)
+    return client.call(cursor.fetchall)
+
+
+def read_record(client: Client, how: str, select: Select) -> Any:
+    """A record's fields are loaded when the row is fetched."""
+    names = ", ".join(select.columns)
+    cursor = make_cursor(client, "server")
+    client.call(
+        cursor.execute,
+        f"select row({names}) from product where name = 'anvil'",
+        binary=True,
+    )
+    [[record]] = client.call(cursor.fetchall)
+    return [record]
+
+
+def read_named(client: Client, how: str, select: Select) -> Any:
+    kinds: Any = (psycopg.ServerCursor, psycopg.AsyncServerCursor)
+    if how == "named raw":
+        kinds = (psycopg.RawServerCursor, psycopg.AsyncRawServerCursor)
+    cursor = kinds[client.is_async](
+        client.connection,
+        "model",
+        row_factory=tuple_row,
+        withhold=not client.in_transaction,
+    )
+    with client.using(cursor):
+        client.call(cursor.execute, select.sql, binary=how == "named binary")
+        return client.call(cursor.fetchall)
+
+
+def read_stream(client: Client, how: str, select: Select) -> Any:
+    return client.collect(make_cursor(client, "server").stream(select.sql))
+
+
+def read_in_pipeline(client: Client, how: str, select: Select) -> Any:
+    with client.using(client.connection.pipeline()) as pipeline:
+        cursor = make_cursor(client, "server")
+        client.call(cursor.execute, select.sql)
+        client.call(pipeline.sync)
+        return client.call(cursor.fetchall)
+
+
+READERS: dict[str, Callable[[Any, str, Select], Any]] = {
+    "chunked": read_chunked,
+    "orm": read_by_orm,
+    "iterator": read_by_orm,
+    "async orm": read_by_async_orm,
+    "binary": read_binary,
+    "named": read_named,
+    "named raw": read_named,
+    "named binary": read_named,
+    "record": read_record,
+    "pipeline": read_in_pipeline,
+    "stream": read_stream,
+}
+
+
+# Ways to send; each returns what arrived, as text, one value for each type.
+
+
+SEND = "select v::text, pg_typeof(v)::text from (select %s as v) as t"
+SEND_RAW = SEND.replace("%s", "$1")
+
+
+def send_by_cursor(client: Client, how: str, kind: str, kept: Any) -> Any:
+    cursor = kept or make_cursor(client, how)
+    # One object each: psycopg keeps what it made for the one before.
+    client.call(cursor.execute, SEND_RAW if how == "raw" else SEND, [VALUES[kind]])
+    [[text, name]] = client.call(cursor.fetchall)
+    return [text if name == kind else f"{name}: {text}"]
+
+
+HOW = "select attrs::text, parts::text from product where name = 'sent'"
+
+
+def arrived(client: Client, how: str) -> Any:
+    """What the server holds of what was sent; it is deleted again."""
+    cursor = make_cursor(client, how)
+    client.call(cursor.execute, HOW)
+    rows = client.call(cursor.fetchall)
+    client.call(cursor.execute, "delete from product where name = 'sent'")
+    return rows
+
+
+def send_insert(client: Client, how: str, kind: str, kept: Any) -> Any:
+    cursor = make_cursor(client, "server")
+    client.call(
+        cursor.execute,
+        "insert into product (name, attrs, parts) values ('sent', %s, %s)",
+        [VALUES["hstore"], VALUES["hstore[]"]],
+    )
+    [row] = arrived(client, "server")
+    return list(row)
+
+
+def send_by_orm(client: Client, how: str, kind: str, kept: Any) -> Any:
+    Product.objects.create(
+        name="sent", attrs=VALUES["hstore"], parts=VALUES["hstore[]"]
+    )
+    [row] = arrived(client, "cursor")
+    return list(row)
+
+
+def send_many(client: Client, how: str, kind: str, kept: Any) -> Any:
+    cursor = make_cursor(client, "server")
+    client.call(
+        cursor.executemany,
+        "insert into product (name, attrs) values ('sent', %s)",
+        [[VALUES["hstore"]]] * 3,
+    )
+    rows = arrived(client, "server")
+    assert len(rows) == 3 and len(set(rows)) == 1, rows
+    return [rows[0][0]]
+
+
+def send_and_read(client: Client, how: str, kind: str, kept: Any) -> Any:
+    cursor = make_cursor(client, "server")
+    client.call(
+        cursor.execute,
+        "select v, v::text from (select hstore(array['a', '1', 'b c', NULL]) as v)"
+        " as t where v @> %s",
+        [VALUES["hstore"]],
+    )
+    [[value, text]] = client.call(cursor.fetchall)
+    assert value == VALUES["hstore"], f"wrong: {value!r}"
+    return [text]
+
+
+SENDERS: dict[str, Callable[[Any, str, str, Any], Any]] = {
+    "orm": send_by_orm,
+    "insert": send_insert,
+    "executemany": send_many,
+    "both": send_and_read,
+}

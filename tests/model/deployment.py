@@ -1,0 +1,376 @@
+"""A deployment: its connections, what the promise says of them, and the comparison."""
+
+from __future__ import annotations
+
+import collections
+import copy
+import functools
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import django.db
+import psycopg
+from django.test.utils import override_settings
+from hypothesis import note
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+)
+from psycopg import pq
+
+from django_pg_hot_async import _memory, _tracking
+from tests.scenarios import close_all
+
+from .clients import OWN, Async, AsyncPool, Client, Django, Loop, Own, OwnPool
+from .locks import Locks
+from .promise import LEVELS, Expected, Identity, Link, Promise, is_evidence
+from .world import Door, Place, World, is_read
+
+ERRORS = (psycopg.Error, django.db.Error)
+INERROR = pq.TransactionStatus.INERROR
+
+CLIENTS = ("first", "second", "own", "pool", "task", "tasks")
+DOORS = ("front", "back")
+OFF = "off"
+"""The alias that the settings leave to Django."""
+
+MOST = {"fork": 1, "recreate": 2, "rebuild": 1}
+"""How often in a deployment; they take longer than all else."""
+
+clients = st.sampled_from(CLIENTS)
+doors = st.sampled_from((0, 1))
+places = st.integers(0, 5)
+"""Two databases on each of three servers."""
+nearby = st.integers(0, 17)
+"""A place as well; those past the last stand for where a door leads."""
+
+counts: collections.Counter[str] = collections.Counter()
+"""What was done, for the report."""
+
+
+class Cast:
+    """What one search after another uses: servers, poolers, threads."""
+
+    def __init__(
+        self,
+        world: World,
+        doors: dict[bool, list[Door]],
+        threads: list[Django],
+        locks: Locks,
+    ) -> None:
+        self.world = world
+        self.doors = doors
+        """Services, and (True) poolers."""
+        self.threads = threads
+        self.locks = locks
+        self.loop = Loop()
+
+
+class Warnings(logging.Handler):
+    """Counts what the app warns of."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.number = 0
+        logging.getLogger("django_pg_hot_async").addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.number += 1
+
+    def stop(self) -> None:
+        logging.getLogger("django_pg_hot_async").removeHandler(self)
+
+
+def cause(error: BaseException) -> psycopg.Error:
+    """psycopg's own of an error that Django wraps."""
+    found = error if isinstance(error, psycopg.Error) else error.__cause__
+    assert isinstance(found, psycopg.Error), repr(error)
+    return found
+
+
+class Deployment(RuleBasedStateMachine):
+    """Clients of every kind, and for each connection what the promise says of it."""
+
+    cast: Cast
+    """Set by whoever runs the search."""
+    levels: tuple[str, ...] = LEVELS
+    """The levels of trust to deploy with."""
+
+    # Life
+
+    @initialize(
+        level=st.sampled_from(LEVELS),
+        pooler=st.booleans(),
+        pooled=st.booleans(),
+        by_name=st.booleans(),
+        apart=st.booleans(),
+        has_off=st.booleans(),
+    )
+    def deploy(
+        self,
+        level: str,
+        pooler: bool,
+        pooled: bool,
+        by_name: bool,
+        apart: bool,
+        has_off: bool,
+    ) -> None:
+        """*by_name*: client-side binding; *apart*: the threads have a door each;
+        *has_off*: an alias is switched off."""
+        counts["deployments"] += 1
+        cast = self.cast
+        self.world = cast.world
+        with ExitStack() as stack:
+            # Or a pooler meets a database that is not there, and remembers.
+            for door in cast.doors[True]:
+                assert door.bouncer is not None
+                stack.enter_context(door.bouncer.paused())
+            self.world.reset()
+        close_all()
+        _memory._aliases = {}
+        level = self.levels[LEVELS.index(level) % len(self.levels)]
+        self.promise = Promise(level)
+        self.by_name = by_name
+        self.links: dict[int, tuple[Any, Link]] = {}
+        self.streamed: set[int] = set()
+        self.hooked = 0
+        """Reads by the hooks of pools since the last look."""
+        self.left = collections.Counter(MOST)
+        self.has_off = has_off
+        aliases = {OFF: None} if has_off else {}
+        self.settings = override_settings(
+            PG_HOT_ASYNC={"TRUST": level, "ALIASES": aliases}
+        )
+        self.settings.enable()
+        self.warnings = Warnings()
+        self.doors = cast.doors[pooler]
+        for door in self.doors:
+            door.lead(self.world.places[0])
+        self.connect(pooled=pooled, apart=apart)
+        self.world.statements.new()
+
+    def connect(self, *, pooled: bool, apart: bool) -> None:
+        """Have clients of every kind, none of which is connected yet."""
+        threads, loop = self.cast.threads, self.cast.loop
+        front, back = self.doors
+        clients: list[Client] = [
+            *threads,
+            Own("own", front, "default"),
+            OwnPool("pool", back, OWN),
+            Async("task", front, OWN, loop),
+            AsyncPool("tasks", back, OWN, loop),
+        ]
+        self.clients = dict(zip(CLIENTS, clients, strict=True))
+        for client in clients:
+            client.configured = functools.partial(self.configured, client)
+        options: dict[str, Any] = {"server_side_binding": not self.by_name}
+        settings: dict[str, Any] = {"CONN_HEALTH_CHECKS": True}
+        if pooled:
+            options["pool"] = {"min_size": 0, "max_size": 2, "timeout": 10}
+        else:
+            settings["CONN_MAX_AGE"] = None
+        for number, thread in enumerate(threads):
+            thread.peers = threads
+            # Django has one pool for an alias.
+            door = self.doors[number if apart and not pooled else 0]
+            database = door.database()
+            database.update(settings)
+            database["OPTIONS"] = {**database.get("OPTIONS", {}), **options}
+            thread.start(door, database)
+
+    def teardown(self) -> None:
+        if not hasattr(self, "clients"):
+            return
+        try:
+            for client in self.clients.values():
+                client.quit()
+        finally:
+            self.settings.disable()
+            self.warnings.stop()
+            _tracking.declare(())
+            close_all()
+
+    # What is known
+
+    def link(self, connection: Any, alias: str) -> Link:
+        found = self.links.get(id(connection))
+        if found is None:
+            found = (connection, Link(alias, identity_of(connection)))
+            self.links[id(connection)] = found
+        return found[1]
+
+    def link_of(self, client: Client) -> Link:
+        return self.link(client.connection, client.alias)
+
+    def configured(self, client: Client, connection: Any) -> None:
+        """A hook has read from a new connection; a pool's, from one of its threads."""
+        link = self.link(connection, client.alias)
+        layout = self.place(client, connection).layout
+        self.hooked += self.promise.verify(link, layout)
+
+    def place(self, client: Client, connection: Any = None) -> Place:
+        """Where a connection of *client*, its present one or another, leads now."""
+        if client.door.is_pooler:
+            return client.door.place
+        pgconn = (connection or client.connection).pgconn
+        return self.world.at(pgconn.port.decode(), pgconn.db.decode())
+
+    def here(self, place: Place) -> list[Client]:
+        """The clients with a connection to *place*."""
+        return [
+            client
+            for client in self.clients.values()
+            if client.is_open and self.place(client) is place
+        ]
+
+    @property
+    def has_moods(self) -> bool:
+        """Whether the project has registered its enum."""
+        return "mood" in self.promise.tracked
+
+    def truth(self, sql: str, *, binary: bool = False) -> list[tuple[Any, ...]]:
+        return self.world.truth(sql, binary=binary, moods=self.has_moods)
+
+    # What is compared
+
+    def reads(self, expected: int) -> None:
+        """Types were read as often as *expected* since the last look."""
+        statements = self.world.statements.new()
+        reads = sum(map(is_read, statements))
+        assert reads == expected, f"{reads} reads, not {expected}: {statements}"
+        counts["reads"] += reads
+
+    def attempt(
+        self,
+        client: Client,
+        work: Callable[[], Any],
+        expectations: list[tuple[Promise, Link, Expected]],
+        *,
+        noticed: bool,
+        do: Callable[[Callable[[], Any]], Any] | None = None,
+    ) -> Any:
+        """Do *work*; return what it returns, and which of its values have to be right.
+
+        One of *expectations* comes true; it is the number of reads that tells which.
+        """
+        status = client.connection.pgconn.transaction_status
+        warnings, was_warned = self.warnings.number, self.link_of(client).warned
+        error: BaseException | None = None
+        value: Any = None
+        try:
+            value = (do or client.do)(work)
+        except ERRORS as caught:
+            error = caught
+        found = sum(map(is_read, statements := self.world.statements.new()))
+        counts["reads"] += found
+        evidence = None if error is None else is_evidence(cause(error))
+        # A value that does not parse has a connection of one's own ask at once, and a
+        # label that is none any connection: for an element, and for its array.
+        asks = self.has_moods or not client.is_djangos
+        more = 2 if evidence is False and asks else 0
+        fitting = [
+            (promise, link, expected)
+            for promise, link, expected in expectations
+            if expected.reads <= found <= expected.reads + more
+        ]
+        assert fitting, (
+            f"{client}: {found} reads, {error!r}, where one of"
+            f" {[e.reads for _, _, e in expectations]} was expected: {statements}"
+        )
+        promise, link, expected = fitting[0]
+        self.promise = promise
+        self.links[id(client.connection)] = (client.connection, link)
+        if error is None:
+            after = client.connection.pgconn.transaction_status
+            if client.in_transaction:
+                # Django begins one with its first statement.
+                status = pq.TransactionStatus.INTRANS
+            assert after == status, f"{client}: left {after!r}, found {status!r}"
+            if link.warned and not was_warned:
+                # I4: whoever cannot verify says so.
+                assert self.warnings.number > warnings, f"{client}: no warning"
+                counts["fallbacks"] += 1
+            return value, expected.right
+        note(f"{client}: {error!r}")
+        if all(expected.right) and not expected.missing:
+            raise AssertionError(f"{client}: {error!r}") from error
+        counts["excused errors"] += 1
+        if client.connection.pgconn.transaction_status == INERROR:
+            self.end(client, commit=False)
+        if found > expected.reads:
+            promise.verify(link, self.place(client).layout)
+        if evidence is True or (evidence is False and noticed):
+            promise.doubt(link, refused=evidence)
+        # What was not verified after the error is not known here.
+        link.warned = True
+        return None, []
+
+    def expect(
+        self, client: Client, use: Callable[[Promise, Link, bool], Expected], how: str
+    ) -> list[tuple[Promise, Link, Expected]]:
+        """What *use* may lead to: one thing, or two where psycopg decides."""
+        if how == "stream":
+            readable = [False]
+        elif how in ("pipeline", "executemany"):
+            readable = [True, False]
+        else:
+            readable = [True]
+        found = []
+        for able in readable:
+            promise, link = copy.deepcopy((self.promise, self.link_of(client)))
+            promise.begin(link)
+            found.append((promise, link, use(promise, link, able)))
+        return found
+
+    def compare(
+        self, values: Sequence[Any], truth: Sequence[Any], right: Sequence[bool]
+    ) -> None:
+        assert len(values) == len(truth), f"{values!r} is not {truth!r}"
+        for value, true, must in zip(values, truth, right, strict=True):
+            if must:
+                assert value == true, f"wrong: {value!r} is not {true!r}"
+                counts["values compared"] += 1
+            elif value != true:
+                counts["excused values"] += 1
+
+    def use(self, name: str) -> Client:
+        """The client called *name*, with an open connection."""
+        client = self.clients[name]
+        if not client.is_open:
+            self.open(client)
+        return client
+
+    def open(self, client: Client) -> None:
+        known = set(self.links)
+        client.do(client.open)
+        client.settle()
+        link = self.link_of(client)
+        if client.checks:
+            self.hooked += self.promise.verify(link, self.place(client).layout)
+        elif id(client.connection) in known:
+            self.promise.renew(link)
+        # At connect nothing is sent, but by the hooks of pools.
+        self.look_at_hooks()
+        counts["connections"] += len(self.links) - len(known)
+        counts["checkouts"] += 1
+
+    def look_at_hooks(self) -> None:
+        """Nothing but the hooks of pools has read since the last look."""
+        hooked, self.hooked = self.hooked, 0
+        self.reads(hooked)
+
+    def end(self, client: Client, *, commit: bool = True) -> None:
+        """End the transaction of *client*, if there is one."""
+        if client.in_transaction:
+            error = None if commit else RuntimeError("roll back")
+            with suppress(RuntimeError):
+                client.do(lambda: client.end(error))
+
+
+def identity_of(connection: Any) -> Identity:
+    pgconn = connection.pgconn
+    host = (pgconn.hostaddr or pgconn.host).decode()
+    return pgconn.server_version, host, pgconn.port.decode(), pgconn.db.decode()

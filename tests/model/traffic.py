@@ -1,0 +1,337 @@
+"""What users do: they query, by every kind of cursor, in and out of transactions."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+from hypothesis import strategies as st
+from hypothesis.stateful import precondition, rule
+
+from .clients import Client
+from .cursors import (
+    ARRIVED,
+    BINARY,
+    DJANGO_READS,
+    DJANGO_SENDS,
+    IN_PARTS,
+    KEPT,
+    MOODS,
+    ORM,
+    PIPELINED,
+    READERS,
+    READS,
+    SENDERS,
+    SENDS,
+    VALUES,
+    Select,
+    column_lists,
+    make_cursor,
+    plain_query,
+    read_by_cursor,
+    send_by_cursor,
+)
+from .deployment import ERRORS, INERROR, Deployment, cause, clients, counts
+from .processes import fork, in_a_thread, in_the_child
+from .promise import Expected, Link, Promise, is_evidence
+from .world import Layout
+
+
+class Traffic(Deployment):
+    """Reads and writes; each is compared with what the promise says of it."""
+
+    @rule(
+        uses=st.lists(
+            st.tuples(clients, st.sampled_from(DJANGO_READS + READS), column_lists),
+            min_size=1,
+            max_size=4,
+        )
+    )
+    def read(self, uses: list[tuple[str, str, list[str]]]) -> None:
+        for name, how, columns in uses:
+            self._read(self.use(name), how, columns)
+
+    def _read(
+        self,
+        client: Client,
+        how: str,
+        columns: list[str],
+        do: Callable[[Callable[[], Any]], Any] | None = None,
+    ) -> None:
+        layout = self.place(client).layout
+        if not layout.types:
+            # What the server has costs nothing.
+            client.do(lambda: plain_query(client))
+            self.reads(0)
+            return
+        how = self.able(client, how)
+        if how == "stream":
+            self.streamed.add(id(client.connection))
+        select = self.select(how, columns, layout)
+
+        def expected(promise: Promise, link: Link, readable: bool) -> Expected:
+            return promise.result(
+                link,
+                layout,
+                select.types,
+                readable=readable,
+                apart=how == "record",
+                labels=select.labels,
+            )
+
+        value, right = self.attempt(
+            client,
+            lambda: READERS.get(how, read_by_cursor)(client, how, select),
+            self.expect(client, expected, how),
+            noticed=how in DJANGO_READS,
+            do=do,
+        )
+        self.let_go_of_the_server(client, how)
+        counts["results"] += 1
+        self.compare_row(value, select, right, binary=how in BINARY)
+
+    def able(self, client: Client, how: str) -> str:
+        """Return *how* to query, or another way where *client* cannot do it so."""
+        if how in (*DJANGO_READS, *DJANGO_SENDS) and not client.is_djangos:
+            return "server"
+        if how in IN_PARTS and client.door.is_pooler and not client.in_transaction:
+            # Its connection may be another one by the next FETCH.
+            return "server"
+        if how in PIPELINED and id(client.connection) in self.streamed:
+            # libpq's single-row mode outlives its query there (psycopg 3.2, 3.3).
+            return "server" if how == "pipeline" else "insert"
+        return how
+
+    def select(self, how: str, columns: list[str], layout: Layout) -> Select:
+        """Make a query of *columns* that can be read by a cursor in this way."""
+        if how in ORM:
+            columns = [c for c in columns if c in ("attrs", "tags", "parts")]
+            return Select(columns or ["attrs"])
+        if how in BINARY and not self.has_moods:
+            # Nobody loads it, and in binary it has an OID in it.
+            columns = [c for c in columns if c not in MOODS] or ["feels"]
+        # While rows arrive nobody can ask about a label; a record asks in between.
+        is_plain = how not in ("record", "stream", "pipeline")
+        return Select(columns, has_new_label=is_plain and "new" in layout.labels)
+
+    def compare_row(
+        self, rows: Any, select: Select, right: list[bool], *, binary: bool = False
+    ) -> None:
+        if rows is not None:
+            truth = self.truth(select.sql, binary=binary)
+            assert len(rows) == len(truth) == 1, rows
+            self.compare(rows[0], truth[0], select.musts(right))
+            counts["rows compared"] += 1
+
+    def let_go_of_the_server(self, client: Client, how: str) -> None:
+        """End what psycopg leaves begun with a pooler: after the last Sync of a
+        pipeline it sends a Flush, for which PgBouncer 1.18 takes a server for good."""
+        if how in PIPELINED and client.door.is_pooler:
+            client.do(lambda: plain_query(client))
+
+    @rule(name=clients, how=st.sampled_from(KEPT), columns=column_lists)
+    def keep(self, name: str, how: str, columns: list[str]) -> None:
+        """Open a cursor for a query that is run again later, over and over."""
+        client = self.use(name)
+        if self.place(client).layout.types:
+            self._again(client, self._keep(client, how, columns))
+
+    def _keep(self, client: Client, how: str, columns: list[str]) -> int:
+        how = self.able(client, how)
+        cursor = client.do(lambda: make_cursor(client, how))
+        client.kept.append((how, cursor, Select(columns)))
+        return len(client.kept) - 1
+
+    @rule(which=st.integers(0, 5))
+    def again(self, which: int) -> None:
+        """Run a query again over the cursor that was kept for it."""
+        kept = [
+            (client, number)
+            for client in self.clients.values()
+            if client.is_open and self.place(client).layout.types
+            for number in range(len(client.kept))
+        ]
+        if kept:
+            self._again(*kept[which % len(kept)])
+
+    def _again(self, client: Client, which: int) -> None:
+        how, cursor, select = client.kept[which]
+        layout = self.place(client).layout
+
+        def expected(promise: Promise, link: Link, readable: bool) -> Expected:
+            return promise.result(link, layout, select.types)
+
+        def work() -> Any:
+            client.call(cursor.execute, select.sql)
+            return client.call(cursor.fetchall)
+
+        value, right = self.attempt(
+            client,
+            work,
+            self.expect(client, expected, how),
+            noticed=how == "cursor",
+        )
+        counts["results"] += 1
+        self.compare_row(value, select, right)
+
+    @rule(
+        name=clients,
+        kinds=st.lists(st.sampled_from(sorted(VALUES)), min_size=1, max_size=3),
+        how=st.sampled_from(KEPT),
+    )
+    def send_again(self, name: str, kinds: list[str], how: str) -> None:
+        """Send values by the same query, over the same cursor as ever."""
+        client = self.use(name)
+        how = self.able(client, how)
+        if how not in client.senders:
+            client.senders[how] = client.do(lambda: make_cursor(client, how))
+        for kind in kinds:
+            self._send(client, how, kind, client.senders[how])
+
+    @rule(
+        uses=st.lists(
+            st.tuples(
+                clients,
+                st.sampled_from(DJANGO_SENDS + SENDS),
+                st.sampled_from(sorted(VALUES)),
+            ),
+            min_size=1,
+            max_size=3,
+        )
+    )
+    def send(self, uses: list[tuple[str, str, str]]) -> None:
+        """Send values; the server says what arrived."""
+        for name, how, kind in uses:
+            self._send(self.use(name), how, kind)
+
+    def _send(self, client: Client, how: str, kind: str, cursor: Any = None) -> None:
+        layout = self.place(client).layout
+        if not self.has_moods or not layout.types:
+            kind = kind.replace("mood", "hstore")
+        how = self.able(client, how)
+        if not layout.types and cursor is None:
+            how = "cursor" if client.is_djangos else "server"
+        sends, types = SENDERS.get(how, send_by_cursor), [kind]
+        if how in ("orm", "insert"):
+            types = ["hstore", "hstore[]"]
+        elif how in ("executemany", "both"):
+            types = [kind] = ["hstore"]
+        by_name = how == "client" or (how in DJANGO_SENDS and self.by_name)
+
+        def expected(promise: Promise, link: Link, readable: bool) -> Expected:
+            # No one can read between the parameters of a batch.
+            times = 3 if how == "executemany" else 1
+            found = promise.parameters(
+                link, layout, types * times, by_name=by_name, readable=readable
+            )
+            if how == "both" and all(found.right):
+                found += promise.result(link, layout, ["hstore"])
+            return found
+
+        expectations = self.expect(client, expected, "server")
+        value, right = self.attempt(
+            client,
+            lambda: sends(client, how, kind, cursor),
+            expectations,
+            noticed=how in DJANGO_SENDS,
+        )
+        self.let_go_of_the_server(client, how)
+        counts["statements with parameters"] += 1
+        if value is not None:
+            self.compare(value, [ARRIVED[kind] for kind in types], right[: len(types)])
+
+    @rule(name=clients, commit=st.booleans())
+    def transact(self, name: str, commit: bool) -> None:
+        """Begin a transaction, or end it."""
+        client = self.use(name)
+        if client.in_transaction:
+            self.end(client, commit=commit)
+        else:
+            client.do(client.begin)
+        self.reads(0)
+
+    @rule(
+        name=clients,
+        sql=st.sampled_from(
+            ["select 1 / 0", "select no_such", "select 1::no_such", "nonsense"]
+        ),
+        how=st.sampled_from(("cursor", "server", "client")),
+        kind=st.sampled_from(sorted(VALUES)),
+    )
+    def fail(self, name: str, sql: str, how: str, kind: str) -> None:
+        """Fail within a transaction, go on in it regardless, and roll back."""
+        client = self.use(name)
+        if not self.has_moods:
+            kind = kind.replace("mood", "hstore")
+        if not client.in_transaction:
+            client.do(client.begin)
+        how = self.able(client, how)
+        link = self.link(client.connection, client.alias)
+
+        def run(statement: str, params: Any = None) -> None:
+            cursor = make_cursor(client, how)
+            client.call(cursor.execute, statement, params)
+
+        try:
+            client.do(lambda: run(sql))
+        except ERRORS as error:
+            evidence = is_evidence(cause(error))
+            if evidence is not None:
+                self.promise.doubt(link, refused=evidence)
+        assert client.connection.pgconn.transaction_status == INERROR
+        # Nothing can be read any more, and the server refuses whatever comes.
+        for work in (
+            functools.partial(run, "select 1"),
+            functools.partial(run, "select %s", [VALUES[kind]]),
+        ):
+            try:
+                client.do(work)
+            except ERRORS as error:
+                found = cause(error)
+                aborted = isinstance(found, psycopg.errors.InFailedSqlTransaction)
+                assert aborted or "cannot adapt" in str(error), error
+            else:
+                raise AssertionError("a query in an aborted transaction succeeded")
+        self.promise.begin(link)
+        layout = self.place(client).layout
+        self.promise.parameters(link, layout, [kind], by_name=True, readable=False)
+        self.reads(0)
+        self.end(client, commit=False)
+        self.reads(0)
+
+    @rule(name=clients, how=st.sampled_from(READS), columns=column_lists)
+    def read_in_another_thread(self, name: str, how: str, columns: list[str]) -> None:
+        """The connection is handed to another thread, and back."""
+        client = self.use(name)
+        if client.is_async:
+            return
+        # psycopg's own cursors: Django's wrapper keeps to its thread.
+        self._read(client, how, columns, in_a_thread)
+
+    @precondition(lambda self: self.left["fork"])
+    @rule(number=st.sampled_from((0, 1)), columns=column_lists)
+    def fork(self, number: int, columns: list[str]) -> None:
+        """A child begins with what its parent knows, and opens its own connection."""
+        client = self.cast.threads[number]
+        layout = client.door.place.layout
+        if not layout.types:
+            return
+        self.left["fork"] -= 1
+        select = Select(columns, has_new_label="new" in layout.labels)
+        found = fork(lambda: in_the_child(client.wrapper.settings_dict, select.sql))
+        promise = copy.deepcopy(self.promise)
+        link = Link("default", tuple(found["identity"]))
+        promise.begin(link)
+        expected = promise.result(link, layout, select.types, labels=select.labels)
+        if found["error"]:
+            assert not all(expected.right), found["error"]
+        else:
+            truth = json.loads(json.dumps(self.truth(select.sql)[0], default=repr))
+            self.compare(found["row"], truth, select.musts(expected.right))
+            counts["rows compared"] += 1
+        self.reads(expected.reads)
+        counts["forks"] += 1
