@@ -78,7 +78,6 @@ class Select:
         names = ", ".join(self.columns)
         self.sql = f"select {names} from product where name = 'anvil'"
         self.types = [kind for name in self.columns if (kind := COLUMNS[name])]
-        self.labels = {"new"} if NEW_LABEL in self.columns else set[str]()
 
     def musts(self, right: Iterable[bool]) -> list[bool]:
         """Tell for each column whether it has to be right, given it for each type."""

@@ -80,7 +80,6 @@ class Traffic(Deployment):
                 select.types,
                 readable=readable,
                 apart=how == "record",
-                labels=select.labels,
             )
 
         value, right = self.attempt(
@@ -326,7 +325,7 @@ class Traffic(Deployment):
         promise = copy.deepcopy(self.promise)
         link = Link("default", tuple(found["identity"]))
         promise.begin(link)
-        expected = promise.result(link, layout, select.types, labels=select.labels)
+        expected = promise.result(link, layout, select.types)
         if found["error"]:
             assert not all(expected.right), found["error"]
         else:
