@@ -64,14 +64,16 @@ def test_without_a_connection_it_serves_for_a_second(moved, green, monkeypatch):
         connected.append(1)
         ensure()
 
-    monkeypatch.setattr(connection, "ensure_connection", counted)
-    assert connection.pg_version == connection.pg_version == green.version
-    assert connection.connection is None
-    once = len(connected)
-    now = time.monotonic() + 2
-    monkeypatch.setattr(_version, "monotonic", lambda: now)
-    assert connection.pg_version == green.version
-    assert len(connected) == 2 * once > 0
+    # Not for longer than this wrapper lives.
+    with monkeypatch.context() as patch:
+        patch.setattr(connection, "ensure_connection", counted)
+        assert connection.pg_version == connection.pg_version == green.version
+        assert connection.connection is None
+        once = len(connected)
+        now = time.monotonic() + 2
+        patch.setattr(_version, "monotonic", lambda: now)
+        assert connection.pg_version == green.version
+        assert len(connected) == 2 * once > 0
 
 
 @pytest.fixture
