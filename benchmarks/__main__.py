@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from . import chart, report, runs
+from .cpus import pin_servers
 from .servers import Servers, what_is_missing
 from .table import MEASURES
 
@@ -45,6 +46,7 @@ def main() -> None:
             plan = dataclasses.replace(plan, **{name: getattr(options, name)})
     figures: list[runs.Figure] = []
     failed: list[str] = []
+    pin_servers()
     with Servers(options.postgresql) as servers:
         about = report.environment(servers.main().version)
         for measure in MEASURES:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .cpus import pin_worker
 from .measures import CONTROL, Measure, Metrics, Row, Variant
 from .servers import Servers
 
@@ -74,6 +75,7 @@ class Worker:
             stdout=subprocess.PIPE,
             text=True,
         ) as process:
+            pin_worker(process.pid)
             worker = cls(process)
             worker._tell(job)
             try:

@@ -356,7 +356,7 @@ MEASURES = (
         },
         tuple(
             Row(
-                f"Event loop held by the receiver, 10,000 {what}, {metric}",
+                f"Event loop held by us, each of 10,000 {what}, {metric}",
                 variant,
                 metric,
                 kind="plain",
