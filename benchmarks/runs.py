@@ -156,6 +156,8 @@ def _take_turns(
 
 def _calibrate(worker: Worker, plan: Plan) -> int:
     """Find how often something can be done in a turn."""
+    # What is done once, as connecting, would make a turn of a few, all of them cold.
+    worker.run(3)
     times, took = 1, 0.0
     while took < plan.seconds / 2:
         took = worker.run(times)["wall"] * times
