@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("django_pg_hot_async")
 
 ATTRIBUTE = "_django_pg_hot_async"
-"""What a connection has its link under; `_resolver` spells it out."""
+"""What a connection has its link under; `_resolver` and `pool` spell it out."""
 
 LoadersByFormat: TypeAlias = "tuple[dict[int, type[Loader]], ...]"
 NO_LOADERS: LoadersByFormat = ({}, {})

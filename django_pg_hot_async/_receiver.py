@@ -1,8 +1,4 @@
-"""What this package does when Django says something: connected, setting changed.
-
-None of it sends anything to a server, so it is right for `send()` and `asend()`,
-in a thread and in an event loop, for synchronous and for async connections.
-"""
+"""What this package does when Django starts, and when a setting is changed."""
 
 from __future__ import annotations
 

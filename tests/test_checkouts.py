@@ -30,6 +30,13 @@ def check_out() -> Any:
         connection.close()
 
 
+def query() -> None:
+    """Check out, and load a value of a tracked type; stay connected."""
+    with connection.cursor() as cursor:
+        cursor.execute("select attrs from product")
+        cursor.fetchall()
+
+
 def is_spared() -> bool:
     cache = connection_created.sender_receivers_cache
     return cache.get(DatabaseWrapper) is NO_RECEIVERS
@@ -88,10 +95,7 @@ def test_djangos_receiver_is_not_spared_an_alias_that_is_switched_off():
 def test_each_checkout_ends_trust_once():
     with trust("checkout"):
         link = check_out()
-        connection.ensure_connection()
-        with connection.cursor() as cursor:
-            cursor.execute("select attrs from product")
-            cursor.fetchall()
+        query()
         assert link.snapshot is not None
         connection.close()
         check_out()
@@ -105,10 +109,7 @@ def test_a_backend_that_does_not_tell(monkeypatch):
         link = check_out()
         assert not link.is_told
         for _ in range(2):
-            connection.ensure_connection()
-            with connection.cursor() as cursor:
-                cursor.execute("select attrs from product")
-                cursor.fetchall()
+            query()
             assert link.snapshot is not None
             connection.close()
             check_out()
