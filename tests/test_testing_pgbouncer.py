@@ -105,6 +105,37 @@ def test_switch_that_times_out_lets_clients_go_on(bouncer, blue, green):
         assert where(connection) == 15
 
 
+def test_switch_waits_for_a_login_at_the_server(bouncer, blue, green):
+    """PAUSE would cut it, and clients be told that "login has been failing"."""
+    blue.execute("alter system set pre_auth_delay = 1")
+    blue.execute("select pg_reload_conf()")
+    try:
+        with client(bouncer) as connection, client(bouncer) as other:
+            with connection.transaction():
+                thread = threading.Thread(target=lambda: where(other))
+                thread.start()
+                wait_for_login(bouncer)
+            thread.join()  # with the server that the transaction had
+            assert logins(bouncer) == 1
+            bouncer.switch(green)
+            assert where(connection) == where(other) == 18
+    finally:
+        blue.execute("alter system reset pre_auth_delay")
+        blue.execute("select pg_reload_conf()")
+
+
+def logins(bouncer):
+    rows = bouncer.command("SHOW POOLS")
+    return sum(int(row["sv_login"]) for row in rows)
+
+
+def wait_for_login(bouncer):
+    until = time.monotonic() + 10
+    while not logins(bouncer):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
 def test_paused_holds_clients_until_the_end_of_the_block(bouncer, green):
     with client(bouncer) as connection:
         answers = []

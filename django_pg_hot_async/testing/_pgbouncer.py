@@ -216,7 +216,9 @@ class PgBouncer:
         a server is still in use after *timeout* seconds; `resume()` then.
         """
         verb = "KILL" if kill else "PAUSE"
-        self.command(f"{verb} {_quoted(self.alias)}", timeout=timeout)
+        with self._console() as conn:
+            self._await_logins(conn)
+            _execute(conn, f"{verb} {_quoted(self.alias)}", timeout)
 
     def resume(self) -> None:
         """Let the clients go on."""
@@ -245,14 +247,32 @@ class PgBouncer:
 
         Raise `TimeoutError` when there is no answer after *timeout* seconds.
         """
+        with self._console() as conn:
+            return _execute(conn, text, timeout)
+
+    # Private
+
+    @contextlib.contextmanager
+    def _console(self) -> Iterator[PGconn]:
         info = make_conninfo(self.conninfo(), dbname=CONSOLE, connect_timeout=10)
         conn = pq.PGconn.connect(info.encode())
         try:
-            return _execute(conn, text, timeout)
+            yield conn
         finally:
             conn.finish()
 
-    # Private
+    def _await_logins(self, conn: PGconn) -> None:
+        """Wait until no connection is logging in at the server, 2 seconds at most.
+
+        PAUSE ends such a connection, takes that for a login that failed, and refuses
+        clients for `server_login_retry` seconds (1.18; pgbouncer/pgbouncer#420).
+        """
+        until = time.monotonic() + 2
+        while time.monotonic() < until:
+            pools = _execute(conn, "SHOW POOLS", 10)
+            if all(p["sv_login"] == "0" for p in pools if p["database"] == self.alias):
+                return
+            time.sleep(0.001)
 
     def _command(self, port: int) -> list[str | Path]:
         assert self.program is not None
