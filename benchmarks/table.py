@@ -136,6 +136,24 @@ MEASURES = (
         control="bare",
         statements=10,
     ),
+    Measure(
+        "first-limit",
+        "limits.first_statement",
+        {
+            "confirm": Variant(APP, options={"name": "confirm"}),
+            "select one": Variant(APP, options={"name": "select one"}),
+        },
+        (
+            Row(
+                "The same two statements, sent by libpq alone",
+                "confirm",
+                "query",
+                "select one",
+                "the query and a SELECT 1",
+            ),
+        ),
+        control="select one",
+    ),
     later("cursor-1", "queries.cursor", "hstore and citext[], cursor, 1 row", 1, 1.03),
     later("orm-1", "queries.orm", "hstore and citext[], ORM, 1 row", 1, 1.03),
     later(
@@ -205,6 +223,23 @@ MEASURES = (
             ),
         ),
         control="bare",
+    ),
+    Measure(
+        "check-limit",
+        "limits.statement",
+        {
+            "confirm": Variant(APP, options={"name": "confirm"}),
+            "empty": Variant(APP, options={"name": "empty"}),
+        },
+        (
+            wall(
+                "The statement of acheck, sent by libpq alone",
+                "confirm",
+                "empty",
+                "an empty query",
+            ),
+        ),
+        control="empty",
     ),
     Measure(
         "async-backend",

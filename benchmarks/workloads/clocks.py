@@ -57,6 +57,17 @@ def timed(once: Callable[[], object]) -> Run:
     return run
 
 
+def timed_by_itself(once: Callable[[], tuple[float, float]]) -> Run:
+    """Return what does *once*, which returns its seconds: all, and the query's."""
+
+    def run(times: int) -> Metrics:
+        walls, queries = zip(*(once() for _ in range(times)), strict=True)
+        return {"wall": statistics.median(walls), "query": statistics.median(queries)}
+
+    once()
+    return run
+
+
 def timed_in_loop(once: Callable[[], Awaitable[object]]) -> Run:
     """Do what `timed` does in one event loop, kept from turn to turn."""
     loop = asyncio.new_event_loop()

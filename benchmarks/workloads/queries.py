@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
 from time import perf_counter
 from typing import Any
 
 from django.db import connection as _connection
 from django.db.backends.signals import connection_created
 
-from benchmarks.measures import Metrics, Run
+from benchmarks.measures import Run
 
-from .clocks import timed
+from .clocks import timed, timed_by_itself
 from .connects import fetch_types
 
 connection: Any = _connection
@@ -66,10 +65,7 @@ def first_hstore(select_one: bool = False, fetch: bool = False) -> Run:
     if fetch:
         connection_created.connect(fetch_types)
 
-    walls: list[float] = []
-    queries: list[float] = []
-
-    def once() -> None:
+    def once() -> tuple[float, float]:
         started = perf_counter()
         connection.connect()
         connected = perf_counter()
@@ -81,19 +77,6 @@ def first_hstore(select_one: bool = False, fetch: bool = False) -> Run:
             cursor.fetchone()
         ended = perf_counter()
         connection.close()
-        queries.append(ended - connected)
-        walls.append(ended - started)
+        return ended - started, ended - connected
 
-    once()
-
-    def run(times: int) -> Metrics:
-        walls.clear()
-        queries.clear()
-        for _ in range(times):
-            once()
-        return {
-            "query": statistics.median(queries),
-            "wall": statistics.median(walls),
-        }
-
-    return run
+    return timed_by_itself(once)
