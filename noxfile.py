@@ -169,7 +169,7 @@ def install_tests(session: nox.Session, django: str, *requirements: str) -> None
 
 
 def run_tests(session: nox.Session, *options: str, **env: str) -> None:
-    """Run pytest and coverage on the package as installed.
+    """Run pytest on the package as installed; all tests, with their coverage.
 
     In a copy of the project without the package's source, so that a file the
     built package lacks is missed.
@@ -178,10 +178,12 @@ def run_tests(session: nox.Session, *options: str, **env: str) -> None:
     shutil.rmtree(project, ignore_errors=True)
     shutil.copytree(".", project, ignore=without_package)
     session.chdir(project)
-    # Most of the time is spent waiting for servers; a file's tests share theirs.
-    command = ["coverage", "run", "-m", "pytest", "-n2", "--dist=loadfile"]
-    session.run(*command, *options, *session.posargs, env=env)
-    if not options and not session.posargs:
+    # A file's tests share their servers.
+    command = ["-m", "pytest", "-n2", "--dist=loadfile", *options, *session.posargs]
+    if options or session.posargs:
+        session.run("python", *command, env=env)
+    else:
+        session.run("coverage", "run", *command, env=env)
         session.run("coverage", "combine", "--quiet")
         session.run("coverage", "report")
 

@@ -51,7 +51,7 @@ def init_connection_state(wrapper: Any) -> Awaitable[None]:
     if link is not None and link.memory.trust >= Trust.CHECKOUT:
         link.renew()
     if wrapper._pg_version is not None:
-        wrapper._pg_version = wrapper.connection.info.server_version
+        wrapper._pg_version = wrapper.connection.pgconn.server_version
     state: Awaitable[None] = _init_connection_state(wrapper)
     return state
 

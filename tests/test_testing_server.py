@@ -213,6 +213,17 @@ def test_stop_keeps_data_and_port(server, mode):
     assert server.execute("select 1 from kept limit 1") == [(1,)]
 
 
+def test_a_commit_outlives_the_server():
+    """As soon as it is made: no WAL writer has to come by first."""
+    with PostgreSQL(18, config={"wal_writer_delay": "10s"}) as own:
+        own.execute("create table kept (id int)")
+        own.execute("checkpoint")
+        own.execute("insert into kept values (1)")
+        own.stop("immediate")
+        own.start()
+        assert own.execute("select id from kept") == [(1,)]
+
+
 def test_stop_mode_unknown(server):
     with pytest.raises(ValueError, match=r"fast.*'slow'"):
         server.stop("slow")

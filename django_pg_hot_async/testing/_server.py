@@ -24,7 +24,8 @@ T = TypeVar("T")
 HOST = "127.0.0.1"
 USER = "postgres"
 
-# Fast rather than durable, and ready to replicate. The last four are delays that
+# Fast rather than durable, and ready to replicate: a commit outlives the server's
+# end, not the machine's. The last four are delays that
 # would otherwise be most of the time a cutover takes.
 CONFIG: dict[str, str | int] = {
     "listen_addresses": HOST,
@@ -32,7 +33,6 @@ CONFIG: dict[str, str | int] = {
     "log_line_prefix": LOG_LINE_PREFIX,
     "lc_messages": "C",
     "fsync": "off",
-    "synchronous_commit": "off",
     "full_page_writes": "off",
     "shared_buffers": "64MB",
     # Files in the data directory: a killed server leaves nothing in /dev/shm.
