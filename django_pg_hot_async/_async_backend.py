@@ -40,7 +40,7 @@ async def configure_connection(wrapper: Any, connection: Any) -> Any:
     if _connections.is_ours(wrapper, connection):
         link = link_of(connection) or _connections.look_after(connection, wrapper.alias)
         link.is_told = True
-        if connection is not wrapper.connection:
+        if connection is not wrapper.connection and link.awaits_read:
             await link.averify(connection)
     return commit
 
@@ -60,9 +60,7 @@ async def cursor(wrapper: Any, name: str | None = None) -> Any:
     """Create a cursor, and read where trust was not given yet or has ended."""
     made = await _cursor(wrapper, name)
     link = link_of(wrapper.connection)
-    if link is None or link.snapshot is not None:
-        return made
-    if link.memory.trust is not Trust.RESULT:
+    if link is not None and link.awaits_read:
         with wrapper.wrap_database_errors:
             await link.averify(wrapper.connection)
     return made
@@ -80,9 +78,7 @@ async def verify_open() -> None:
     """Read where trust has ended, lest a query has to in its middle."""
     for wrapper in open_wrappers():
         link = link_of(wrapper.connection)
-        if link is None or link.snapshot is not None:
-            continue
-        if link.memory.trust is not Trust.RESULT:
+        if link is not None and link.awaits_read:
             # A connection that is lost is for the next query to meet.
             with suppress(psycopg.Error):
                 await link.averify(wrapper.connection)

@@ -111,6 +111,18 @@ class Link:
         """What this connection was verified with; None while it is not."""
         return self._snapshot if self.epoch == self.memory.epoch else None
 
+    @property
+    def awaits_read(self) -> bool:
+        """Whether a read now, where it can be awaited, spares the next query one.
+
+        Not under "result" trust, which no read before a query counts for; under
+        "server" trust not where the server was read from before.
+        """
+        if self.snapshot is not None or self.memory.trust is Trust.RESULT:
+            return False
+        is_known = self.memory.recall(self.server) is not None
+        return not (is_known and self.memory.trust is Trust.SERVER)
+
     def renew(self) -> None:
         """Begin a new checkout or work unit: what was read before is not trusted."""
         if self.memory.trust >= Trust.CHECKOUT:

@@ -100,6 +100,16 @@ async def test_nothing_holds_the_loop(shop, green, binding, pool):
     assert _memory.alias("default").reads_in_loop == 0
 
 
+@pytest.mark.parametrize("pool", [None, POOL])
+async def test_server_trust_reads_once_a_server(shop, green, pool):
+    shop(**({"pool": pool} if pool else {}))
+    with trust("server"), green.statements() as statements:
+        for _ in range(3):
+            assert await ask() == ROW
+    assert len([text for text in statements if READ in text]) == 1
+    assert _memory.alias("default").reads_in_loop == 0
+
+
 @pytest.mark.parametrize("level", ["connection", "checkout"])
 @pytest.mark.parametrize("pool", [None, POOL])
 async def test_a_heartbeat_beside_200_connects_and_a_cutover(
