@@ -67,6 +67,10 @@ class Client:
     is_djangos = False
     """Whether it is one that Django opens: errors are noticed, requests begin."""
     is_async = False
+    ways: frozenset[str] = frozenset()
+    """How it can query by what Django has: of DJANGO_READS and DJANGO_SENDS."""
+    reads_with_cursor = False
+    """Whether types are read, if they have to be, when Django's cursor is made."""
     checks = False
     """Whether a hook reads when a connection is checked out."""
 
@@ -179,6 +183,7 @@ class Django(Client):
     """A thread with Django's connection of an alias: persistent, or of its pool."""
 
     is_djangos = True
+    ways = frozenset({"cursor", "chunked", "orm", "iterator", "async orm"})
 
     def __init__(self, name: str, door: Door, alias: str = "default") -> None:
         super().__init__(name, door, alias)

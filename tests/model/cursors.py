@@ -88,7 +88,7 @@ class Select:
 def make_cursor(client: Client, how: str, **options: Any) -> Any:
     connection = client.connection
     if how == "cursor":
-        return client.wrapper.cursor()  # type: ignore[attr-defined]
+        return client.call(client.wrapper.cursor)  # type: ignore[attr-defined]
     kinds: dict[str, tuple[Any, Any]] = {
         "server": (psycopg.Cursor, psycopg.AsyncCursor),
         "client": (psycopg.ClientCursor, psycopg.AsyncClientCursor),

@@ -24,6 +24,7 @@ from psycopg import pq
 from django_pg_hot_async import _memory, _tracking
 from tests.scenarios import close_all
 
+from . import backend
 from .clients import OWN, Async, AsyncPool, Client, Django, Loop, Own, OwnPool
 from .locks import Locks
 from .promise import LEVELS, Expected, Identity, Link, Promise, is_evidence
@@ -32,7 +33,9 @@ from .world import Door, Place, World, is_read
 ERRORS = (psycopg.Error, django.db.Error)
 INERROR = pq.TransactionStatus.INERROR
 
-CLIENTS = ("first", "second", "own", "pool", "task", "tasks")
+CLIENTS: tuple[str, ...] = ("first", "second", "own", "pool", "task", "tasks")
+if backend.is_installed:
+    CLIENTS = (*CLIENTS, "backend")
 DOORS = ("front", "back")
 OFF = "off"
 """The alias that the settings leave to Django."""
@@ -163,6 +166,10 @@ class Deployment(RuleBasedStateMachine):
             Async("task", front, OWN, loop),
             AsyncPool("tasks", back, OWN, loop),
         ]
+        if backend.is_installed:
+            awaited = backend.Backend("backend", front, loop)
+            awaited.start(by_name=self.by_name)
+            clients.append(awaited)
         self.clients = dict(zip(CLIENTS, clients, strict=True))
         for client in clients:
             client.configured = functools.partial(self.configured, client)

@@ -168,6 +168,9 @@ class Operations(Deployment):
                 with work_unit():
                     pass
 
+        if client.is_djangos and client.is_async:
+            # It has no connection that outlives a request.
+            by_signal = False
         if by_signal and client.is_djangos:
             # A request does not begin in a transaction: Django would close it.
             self.end(client)
@@ -184,7 +187,11 @@ class Operations(Deployment):
                 reached = not (by_signal and other.checks)
             if other.is_open and reached:
                 self.promise.renew(self.link(other.connection, other.alias))
-        self.reads(0)
+        reads = 0
+        if client.reads_with_cursor and client.is_open:
+            link, layout = self.link_of(client), self.place(client).layout
+            reads = self.promise.cursor(link, layout).reads
+        self.reads(reads)
 
     @precondition(lambda self: self.has_off)
     @rule(number=st.sampled_from((0, 1)))

@@ -18,6 +18,7 @@ from django_pg_hot_async import _connections, _link, _memory
 from django_pg_hot_async._link import Link
 from django_pg_hot_async._memory import Alias
 
+from . import backend
 from .promise import LEVELS
 
 Patch = Callable[[Any, str, Any], None]
@@ -240,3 +241,15 @@ def a_way_back_is_not_noticed(patch: Patch) -> None:
         return known and replace(known, snapshot=known.answers[0])
 
     patch(_memory.Alias, "recall", first)
+
+
+if backend.is_installed:
+    from django_pg_hot_async import _async_backend
+
+    @bug("checkout")
+    def a_work_unit_does_not_reach_async_connections(patch: Patch) -> None:
+        patch(_async_backend, "open_wrappers", list)
+
+    @bug("server")
+    def async_connections_read_from_a_server_that_is_known(patch: Patch) -> None:
+        patch(Link, "awaits_read", property(lambda self: self.snapshot is None))

@@ -202,6 +202,15 @@ class Promise:
             link.warned = True
         return held or (known.layout if known else NOTHING), 0
 
+    def cursor(self, link: Link, now: Layout) -> Expected:
+        """A cursor is made where reading can be awaited: before the query, then."""
+        if self.level == "result" or self.trusted(link) is not None:
+            return NONE
+        is_known = self.alias(link.alias).recall(link.identity) is not None
+        if self.level == "server" and is_known:
+            return NONE
+        return Expected(self.verify(link, now), [])
+
     # What is expected of a use
 
     def result(

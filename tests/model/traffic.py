@@ -37,7 +37,7 @@ from .cursors import (
 )
 from .deployment import ERRORS, INERROR, Deployment, cause, clients, counts
 from .processes import fork, in_a_thread, in_the_child
-from .promise import Expected, Link, Promise, is_evidence
+from .promise import NONE, Expected, Link, Promise, is_evidence
 from .world import Layout
 
 
@@ -74,7 +74,7 @@ class Traffic(Deployment):
         select = self.select(how, columns, layout)
 
         def expected(promise: Promise, link: Link, readable: bool) -> Expected:
-            return promise.result(
+            return self.making(client, how, promise, link) + promise.result(
                 link,
                 layout,
                 select.types,
@@ -93,10 +93,24 @@ class Traffic(Deployment):
         counts["results"] += 1
         self.compare_row(value, select, right, binary=how in BINARY)
 
+    def making(
+        self, client: Client, how: str, promise: Promise, link: Link
+    ) -> Expected:
+        """What it takes to make a cursor."""
+        if how == "cursor" and client.reads_with_cursor:
+            return promise.cursor(link, self.place(client).layout)
+        return NONE
+
+    def make(self, client: Client, how: str) -> Any:
+        """Make a cursor that is kept."""
+        cursor = client.do(lambda: make_cursor(client, how))
+        self.reads(self.making(client, how, self.promise, self.link_of(client)).reads)
+        return cursor
+
     def able(self, client: Client, how: str) -> str:
         """Return *how* to query, or another way where *client* cannot do it so."""
-        if how in (*DJANGO_READS, *DJANGO_SENDS) and not client.is_djangos:
-            return "server"
+        if how in (*DJANGO_READS, *DJANGO_SENDS) and how not in client.ways:
+            return "cursor" if "cursor" in client.ways else "server"
         if how in IN_PARTS and client.door.is_pooler and not client.in_transaction:
             # Its connection may be another one by the next FETCH.
             return "server"
@@ -141,8 +155,7 @@ class Traffic(Deployment):
 
     def _keep(self, client: Client, how: str, columns: list[str]) -> int:
         how = self.able(client, how)
-        cursor = client.do(lambda: make_cursor(client, how))
-        client.kept.append((how, cursor, Select(columns)))
+        client.kept.append((how, self.make(client, how), Select(columns)))
         return len(client.kept) - 1
 
     @rule(which=st.integers(0, 5))
@@ -187,7 +200,7 @@ class Traffic(Deployment):
         client = self.use(name)
         how = self.able(client, how)
         if how not in client.senders:
-            client.senders[how] = client.do(lambda: make_cursor(client, how))
+            client.senders[how] = self.make(client, how)
         for kind in kinds:
             self._send(client, how, kind, client.senders[how])
 
@@ -213,7 +226,7 @@ class Traffic(Deployment):
             kind = kind.replace("mood", "hstore")
         how = self.able(client, how)
         if not layout.types and cursor is None:
-            how = "cursor" if client.is_djangos else "server"
+            how = self.able(client, "cursor")
         sends, types = SENDERS.get(how, send_by_cursor), [kind]
         if how in ("orm", "insert"):
             types = ["hstore", "hstore[]"]
@@ -224,7 +237,8 @@ class Traffic(Deployment):
         def expected(promise: Promise, link: Link, readable: bool) -> Expected:
             # No one can read between the parameters of a batch.
             times = 3 if how == "executemany" else 1
-            found = promise.parameters(
+            found = NONE if cursor else self.making(client, how, promise, link)
+            found += promise.parameters(
                 link, layout, types * times, by_name=by_name, readable=readable
             )
             if how == "both" and all(found.right):
@@ -270,6 +284,8 @@ class Traffic(Deployment):
             client.do(client.begin)
         how = self.able(client, how)
         link = self.link(client.connection, client.alias)
+        # No other is made before the transaction is aborted.
+        reads = self.making(client, how, self.promise, link).reads
 
         def run(statement: str, params: Any = None) -> None:
             cursor = make_cursor(client, how)
@@ -298,7 +314,7 @@ class Traffic(Deployment):
         self.promise.begin(link)
         layout = self.place(client).layout
         self.promise.parameters(link, layout, [kind], by_name=True, readable=False)
-        self.reads(0)
+        self.reads(reads)
         self.end(client, commit=False)
         self.reads(0)
 
