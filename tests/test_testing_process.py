@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -496,6 +497,16 @@ def test_temporary_directory_that_the_servers_user_cannot_reach(tmp_path, monkey
 def test_no_server_environment_of_libpq(monkeypatch):
     monkeypatch.setenv("PGPORT", "1")
     assert "PGPORT" not in _process.environment()
+
+
+def test_a_port_is_random_whatever_is_seeded():
+    """pytest-randomly gives the workers of a parallel run one seed."""
+
+    def ports():
+        random.seed(1)
+        return [_process.free_port() for _ in range(3)]
+
+    assert ports() != ports()
 
 
 def test_no_free_port(monkeypatch):

@@ -94,9 +94,11 @@ def free_port() -> int:
     """Return a loopback port nobody listens on.
 
     Below the ports systems hand to outgoing connections: while a server is down,
-    nobody should get its port, least of all a client by connecting to itself.
+    nobody should get its port, least of all a client by connecting to itself. At
+    random whatever is seeded: test runs in parallel, of one seed, would take the same.
     """
-    for port in [*(random.randint(15_000, 32_000) for _ in range(20)), 0]:
+    system = random.SystemRandom()
+    for port in [*(system.randint(15_000, 32_000) for _ in range(20)), 0]:
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return int(probe.getsockname()[1])
