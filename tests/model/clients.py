@@ -275,9 +275,13 @@ class OwnPool(Client):
         self._pool: Any = None
 
     def open(self) -> None:
+        # One by one: two at once read twice what one confirms to the other.
+        lock = threading.Lock()
+
         def configure(connection: Any) -> None:
-            pool.configure(self.alias)(connection)
-            self.configured(connection)
+            with lock:
+                pool.configure(self.alias)(connection)
+                self.configured(connection)
 
         if self._pool is None:
             self._pool = ConnectionPool(
@@ -351,9 +355,12 @@ class AsyncPool(Async):
         self._pool: Any = None
 
     def open(self) -> None:
+        lock = asyncio.Lock()
+
         async def configure(connection: Any) -> None:
-            await pool.aconfigure(self.alias)(connection)
-            self.configured(connection)
+            async with lock:
+                await pool.aconfigure(self.alias)(connection)
+                self.configured(connection)
 
         async def get() -> Any:
             if self._pool is None:
