@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from django.db import connections
@@ -81,9 +81,20 @@ def _in_event_loop() -> bool:
     return True
 
 
+def _seen(server: Server, snapshot: Snapshot | None) -> Server:
+    """Return *server* with the version that it gave itself, if it was asked.
+
+    A connection that a pooler moved goes on showing the one before.
+    """
+    if snapshot is None:
+        return server
+    return replace(server, version=snapshot.catalog.version)
+
+
 def _state(server: Server, snapshot: Snapshot | None) -> ServerState:
+    server = _seen(server, snapshot)
     return ServerState(
-        version=server.version if snapshot is None else snapshot.catalog.version,
+        version=server.version,
         host=server.host,
         port=server.port,
         dbname=server.dbname,
@@ -92,10 +103,12 @@ def _state(server: Server, snapshot: Snapshot | None) -> ServerState:
 
 
 def _log(change: Change) -> None:
+    old = _seen(change.old_server, change.old)
+    new = _seen(change.new_server, change.new)
     extra = {
         "alias": change.alias,
-        "old_version": change.old_server.version,
-        "new_version": change.new_server.version,
+        "old_version": old.version,
+        "new_version": new.version,
     }
     if change.new is None:
         logger.info(
@@ -103,15 +116,15 @@ def _log(change: Change) -> None:
             if change.is_return
             else "%s: moved from %s to %s",
             change.alias,
-            change.old_server,
-            change.new_server,
+            old,
+            new,
             extra=extra,
         )
     else:
         logger.info(
             "%s: types of %s: %s",
             change.alias,
-            change.new_server,
+            new,
             moved_types(change.old, change.new),
             extra=extra,
         )

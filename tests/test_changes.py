@@ -16,6 +16,7 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from django_pg_hot_async import pool as hooks
 from django_pg_hot_async.signals import server_changed
+from django_pg_hot_async.testing import PgBouncer
 
 from .scenarios import (
     ANVIL,
@@ -29,6 +30,7 @@ from .scenarios import (
     drop_types,
     lead,
     own_database,
+    trust,
 )
 from .shop.models import Product
 
@@ -442,6 +444,26 @@ def test_log_lines(moved, blue, green, caplog):
         ("DEBUG", f"default: verified a connection to {at(green)}"),
         ("INFO", f"default: types of {at(green)}: {moves(caplog)}"),
     ]
+
+
+@pytest.mark.pgbouncer
+def test_the_log_names_the_version_that_a_moved_connection_does_not_show(
+    blue, green, caplog
+):
+    kind = KINDS["C2"]
+    with PgBouncer(blue, "shop") as bouncer, trust("checkout"):
+        lead("default", database(bouncer.database(), kind))
+        kind.read()
+        bouncer.switch(green)
+        caplog.set_level(logging.INFO, logger="django_pg_hot_async")
+        kind.read()
+        assert connection.connection.info.server_version == blue.version
+        connection.close()
+    [record] = caplog.records
+    version = f"{green.version // 10000}.{green.version % 10000}"
+    where = f"PostgreSQL {version} at 127.0.0.1:{bouncer.port}/shop"
+    assert record.getMessage() == f"default: types of {where}: {moves(caplog)}"
+    assert (record.old_version, record.new_version) == (blue.version, green.version)
 
 
 def moves(caplog):
