@@ -60,11 +60,16 @@ def numbers(version: str) -> tuple[int, ...]:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests on this interpreter, with the newest Django that it can run."""
+    install_tests(session, newest_django(session))
+    run_tests(session, PSYCOPG_IMPL="binary")
+
+
+def newest_django(session: nox.Session) -> str:
+    """The newest Django that the session's Python can run."""
     code = "import sys; print('%d.%d' % sys.version_info[:2])"
     python = str(session.run("python", "-c", code, silent=True)).strip()
     able = [name for name in DJANGOS if numbers(python) >= numbers(FIRST_PYTHON[name])]
-    install_tests(session, able[-1])
-    run_tests(session, PSYCOPG_IMPL="binary")
+    return able[-1]
 
 
 def newest_python() -> str | None:
@@ -79,8 +84,8 @@ def newest_python() -> str | None:
 
 @nox.session(python=newest_python())
 def newest(session: nox.Session) -> None:
-    """Run the tests that depend on versions on the newest Python and Django."""
-    install_tests(session, DJANGOS[-1])
+    """Run the tests that depend on versions on the newest Python, and its Django."""
+    install_tests(session, newest_django(session))
     run_tests(session, *LEFT_OUT, PSYCOPG_IMPL="binary")
 
 
