@@ -286,6 +286,7 @@ class Traffic(Deployment):
         link = self.link(client.connection, client.alias)
         # No other is made before the transaction is aborted.
         reads = self.making(client, how, self.promise, link).reads
+        self.promise.begin(link)
 
         def run(statement: str, params: Any = None) -> None:
             cursor = make_cursor(client, how)
