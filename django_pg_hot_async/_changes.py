@@ -50,12 +50,17 @@ def announce(change: Change, *, in_query: bool) -> None:
     old = _state(change.old_server, change.old)
     new = _state(change.new_server, change.new)
     if in_query or _in_event_loop():
-        threading.Thread(
+        thread = threading.Thread(
             target=_send_and_close,
             args=(change.alias, old, new),
             name=f"django_pg_hot_async-{change.alias}",
             daemon=True,
-        ).start()
+        )
+        try:
+            thread.start()
+        except RuntimeError as error:
+            # The interpreter shuts down (Python 3.12), or has no thread left.
+            logger.warning("%s: server_changed is not sent: %s", change.alias, error)
     else:
         _send(change.alias, old, new)
 

@@ -99,6 +99,17 @@ def send_fields(dumper: abc.Dumper, info: CompositeInfo) -> None:
         names.info = info
 
 
+def drop_result(context: Any) -> None:
+    """Take the result from *context*, where that is what makes its loaders.
+
+    Nothing else in psycopg raises while they are made. A cursor would go on with the
+    loaders of the result before; in C it would read past the end of them.
+    """
+    # Transformer.set_pgresult(): psycopg 3.2.13 and 3.3.9, in C and in Python.
+    if hasattr(context, "set_pgresult"):
+        context.set_pgresult(None)
+
+
 _start_query = BaseCursor._start_query
 _raise_for_result = BaseCursor._raise_for_result
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from . import _resolver, conf
-from ._compat import follow_cursors, leave_cursors
+from ._compat import drop_prepared_statements, follow_cursors, leave_cursors
+from ._guard import BadValue
 from ._link import link_of
 from .conf import Trust
 
@@ -41,8 +42,8 @@ def is_evidence(error: BaseException) -> bool:
     if not isinstance(error, psycopg.Error):
         return False
     if error.sqlstate is None:
-        # psycopg's own: "error parsing hstore".
-        return isinstance(error, psycopg.DataError)
+        # psycopg's own: "error parsing hstore". Of a BadValue the server was asked.
+        return isinstance(error, psycopg.DataError) and not isinstance(error, BadValue)
     if error.sqlstate == psycopg.errors.InternalError_.sqlstate:
         return _GONE in str(error)
     return error.sqlstate in _REFUSALS
@@ -50,6 +51,9 @@ def is_evidence(error: BaseException) -> bool:
 
 def notice(connection: Any, error: BaseException) -> None:
     """Withdraw trust where *error*, of *connection*, is evidence; note that on it."""
+    if isinstance(error, psycopg.errors.FeatureNotSupported):
+        # "cached plan must not change result type": nor will it when it is sent again.
+        drop_prepared_statements(connection)
     link = link_of(connection) if is_evidence(error) else None
     if link is None or not link.doubt(refused=bool(getattr(error, "sqlstate", None))):
         return

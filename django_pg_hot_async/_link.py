@@ -158,12 +158,11 @@ class Link:
         database's own error where the read fails.
         """
         reads = self._reads
-        if not self._is_of_result:
+        snapshot = self.snapshot
+        if snapshot is None or not self._is_of_result:
             # What a parameter was sent with was read before the statement ran.
             self._is_of_result = True
-            snapshot = self._verify(context)
-        else:
-            snapshot = self._current(context)
+            snapshot = self._verify(context, oids=_oids_of(oid, context))
         if (
             self._reads == reads
             and oid not in snapshot.stand_ins
@@ -173,7 +172,7 @@ class Link:
             # another server behind a pooler, or just a type nobody tracks.
             snapshot = self._verify(context, anew=True)
         if self._reads != reads:
-            self._learn_untracked(oid, snapshot, context)
+            self._learn_untracked(_oids_of(oid, context), snapshot)
         return snapshot.stand_ins.get(oid, 0)
 
     def reread(self, context: AdaptContext) -> Snapshot:
@@ -187,7 +186,7 @@ class Link:
         the search_path decides which. Reads as `stand_in` does.
         """
         reads = self._reads
-        snapshot = self._current(context)
+        snapshot = self.snapshot or self._verify(context)
         if self._reads == reads and not is_known(self, snapshot):
             snapshot = self._verify(context, anew=True)
         # The cursor may be older than the read, and hold types of its own.
@@ -204,17 +203,13 @@ class Link:
     def has_search_path(self, pgconn: PGconn) -> bool:
         """Whether *pgconn* shows the same search_path as at the last read.
 
-        No before PostgreSQL 18, which is the first to report it.
+        No before PostgreSQL 18, which is the first to report it; nor where it names
+        "$user", which SET ROLE makes another with no word of it.
         """
         reported = pgconn.parameter_status(b"search_path")
-        return reported is not None and reported == self._search_path
-
-    def _current(self, context: AdaptContext) -> Snapshot:
-        """Return the OIDs to use now, read from the server where trust has ended."""
-        snapshot = self._snapshot
-        if snapshot is None or self.epoch != self.memory.epoch:
-            snapshot = self._verify(context)
-        return snapshot
+        if reported is None or b"$user" in reported:
+            return False
+        return reported == self._search_path
 
     def verify(self, connection: psycopg.Connection[Any]) -> bool:
         """Read the OIDs now, for whatever *connection* is used for next.
@@ -226,40 +221,60 @@ class Link:
         epoch = self.memory.epoch
         registry = _tracking.current()
         question = registry.question
-        catalog = read(connection, question, self._check()) if question else None
-        return self._learn_if(catalog, registry, epoch, connection)
+        check = self._check()
+        catalog = read(connection, question, check) if question else None
+        return self._learn_if(catalog, check, registry, epoch, connection)
 
     async def averify(self, connection: psycopg.AsyncConnection[Any]) -> bool:
         """Read the OIDs now, awaiting the answer; see `verify`."""
         epoch = self.memory.epoch
         registry = _tracking.current()
         question = registry.question
-        catalog = await aread(connection, question, self._check()) if question else None
-        return self._learn_if(catalog, registry, epoch, connection)
+        check = self._check()
+        catalog = await aread(connection, question, check) if question else None
+        return self._learn_if(catalog, check, registry, epoch, connection)
 
     def _learn_if(
         self,
         catalog: Catalog | None,
+        check: Check | None,
         registry: Registry,
         epoch: int,
         context: AdaptContext,
     ) -> bool:
         if catalog is not None:
+            self._note(catalog, check)
             self._learn(Snapshot.of(catalog, registry), epoch, context)
         return catalog is not None
 
-    def _check(self) -> Check | None:
-        """Return what has the server confirm what it answered before, if it did."""
+    def _note(self, catalog: Catalog, check: Check | None) -> None:
+        """Note what kind of an answer *catalog* is: it may say less than there is."""
+        if check is not None and catalog is check.catalog:
+            self.untracked = frozenset()
+        else:
+            self._reads += 1
+
+    def _check(self, oids: frozenset[int] = frozenset()) -> Check | None:
+        """Return what has the server confirm what it answered before, if it did.
+
+        Not where one of *oids* was no part of that: the answer would not tell of it.
+        """
         known = self.memory.recall(self.server)
         if known is None or known.snapshot.registry is not _tracking.current():
             return None
-        return known.snapshot.check
+        return known.snapshot.check if oids <= known.snapshot.stand_ins.keys() else None
 
-    def _verify(self, context: AdaptContext, *, anew: bool = False) -> Snapshot:
+    def _verify(
+        self,
+        context: AdaptContext,
+        *,
+        anew: bool = False,
+        oids: frozenset[int] = frozenset(),
+    ) -> Snapshot:
         """Establish trust in the OIDs of the server that *context* talks to.
 
         Under "server" trust what was read from a server that looks the same is
-        taken, unless *anew*.
+        taken, unless *anew*. *oids* are those that will be looked up in it.
         """
         connection: Any = context.connection
         memory = self.memory
@@ -277,12 +292,13 @@ class Link:
             self._trust(nothing, epoch, context)
             return nothing
         started = monotonic()
-        check = None if anew else self._check()
+        check = None if anew else self._check(oids)
         catalog = read(connection, registry.question, check)
         if catalog is None:
             return self._fall_back(known.snapshot if known else None, connection)
         if isinstance(connection, psycopg.AsyncConnection):
             self._count_hold(monotonic() - started)
+        self._note(catalog, check)
         return self._learn(Snapshot.of(catalog, registry), epoch, context)
 
     def _count_hold(self, seconds: float) -> None:
@@ -296,7 +312,6 @@ class Link:
 
     def _learn(self, snapshot: Snapshot, epoch: int, context: AdaptContext) -> Snapshot:
         """Take *snapshot* as what the server says, asked in *epoch*."""
-        self._reads += 1
         memory = self.memory
         previous = self._previous
         moved = (
@@ -341,8 +356,9 @@ class Link:
 
         The connection stays unverified, so the next chance to read is taken.
         """
-        if self.snapshot is not None:
-            known = self.snapshot
+        # Once: another thread may have a unit of work begin.
+        if (verified := self.snapshot) is not None:
+            known = verified
             if self.memory.trust is not Trust.RESULT:
                 # Verified; it is a single OID that is news.
                 return known
@@ -361,18 +377,17 @@ class Link:
             )
         return known or Snapshot.of(NOTHING, _tracking.current())
 
-    def _learn_untracked(
-        self, oid: int, snapshot: Snapshot, context: AdaptContext
-    ) -> None:
-        """Remember which OIDs of a result, there before the read, are no news."""
-        result: Any = getattr(context, "pgresult", None)
-        columns = range(result.nfields) if result is not None else ()
-        oids = {oid, *(result.ftype(column) for column in columns)}
-        oids = {
-            oid
-            for oid in oids
-            if oid >= FIRST_NORMAL_OID and oid not in snapshot.stand_ins
-        }
+    def _learn_untracked(self, oids: frozenset[int], snapshot: Snapshot) -> None:
+        """Remember which of *oids*, there before the read, are no news."""
+        oids -= snapshot.stand_ins.keys()
         self.untracked = _memory.bounded_oids(self.untracked, oids)
         if self.memory.trust is Trust.SERVER:
             self.memory.learn_untracked(self.server, oids)
+
+
+def _oids_of(oid: int, context: AdaptContext) -> frozenset[int]:
+    """Return *oid*, and those of the result at hand that initdb did not give."""
+    result: Any = getattr(context, "pgresult", None)
+    columns = range(result.nfields) if result is not None else ()
+    oids = (oid, *(result.ftype(column) for column in columns))
+    return frozenset(oid for oid in oids if oid >= FIRST_NORMAL_OID)

@@ -30,13 +30,14 @@ UNTRACKED_OIDS = 1024
 QUIET_SECONDS = 10.0
 """Connections that reach one server and another by turns are not worth a word."""
 
-_lock = threading.Lock()
+# A signal handler that calls forget() may find it held by the thread it interrupts.
+_lock = threading.RLock()
 
 
 def _renew_lock() -> None:
     """Give a forked child a lock that no thread of its parent can hold."""
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -165,7 +166,7 @@ class Alias:
             self.reads += 1
             known = self.servers.get(server)
             if known is not None and known.snapshot == snapshot and not moved:
-                if not known.is_trusted:
+                if not known.is_trusted and epoch == self.epoch:
                     self._remember(server, replace(known, is_trusted=True))
                 return epoch, None
             new = known is not None and snapshot not in known.answers
@@ -184,6 +185,8 @@ class Alias:
                         snapshot,
                     )[-ANSWERS_A_SERVER:],
                     frozenset(),
+                    # Not what was asked for before trust was withdrawn.
+                    epoch == self.epoch,
                 ),
             )
             last = self._last_read.get(server.dbname)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, nullcontext
+import sys
+from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -13,7 +14,7 @@ from ._catalog import Catalog, Check, Question, read_types
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from contextlib import AbstractContextManager
+    from types import FrameType
 
     from psycopg.abc import PQGen
     from psycopg.pq.abc import PGconn
@@ -38,18 +39,18 @@ def read(
     `AsyncConnection` also `psycopg.OperationalError` after 5 seconds, since it is
     the event loop that waits.
     """
-    pgconn = connection.pgconn
-    if pgconn.transaction_status not in _READY:
-        return None
-    with _outside_pipeline(pgconn) as outside:
-        if not outside:
+    with _locked(connection) as is_ours:
+        pgconn = connection.pgconn
+        if not is_ours or pgconn.transaction_status not in _READY:
             return None
-        generator = read_types(pgconn, question, connection.info.encoding, check)
-        if isinstance(connection, psycopg.Connection):
-            # wait() takes care of Ctrl-C: it cancels the query on the server.
-            with _locked(connection):
+        with _outside_pipeline(pgconn) as outside:
+            if not outside:
+                return None
+            generator = read_types(pgconn, question, connection.info.encoding, check)
+            if isinstance(connection, psycopg.Connection):
+                # wait() takes care of Ctrl-C: it cancels the query on the server.
                 return connection.wait(generator)
-        return _wait_in_loop(pgconn, generator)
+            return _wait_in_loop(pgconn, generator)
 
 
 async def aread(
@@ -94,23 +95,70 @@ def _outside_pipeline(pgconn: PGconn) -> Iterator[bool]:
             pgconn.enter_pipeline_mode()
 
 
-def _locked(connection: psycopg.Connection[Any]) -> AbstractContextManager[object]:
-    """Hold the connection's lock, unless it is held: then the query at hand has it.
+@contextmanager
+def _locked(connection: Connection) -> Iterator[bool]:
+    """Hold the connection's lock, unless the query does; yield whether to go on.
 
     Loaders and dumpers are mostly made inside execute(), which holds it; those of
-    values in a binary record are made when the row is fetched, without.
+    values in a binary record are made when the row is fetched, without. Psycopg lets
+    threads share a connection, so another thread's query is waited for. That of an
+    `AsyncConnection` is not held: what is done here is done before any other task
+    goes on.
     """
-    if connection.lock.acquire(blocking=False):
-        return _released(connection)
-    return nullcontext()
-
-
-@contextmanager
-def _released(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    if isinstance(connection, psycopg.AsyncConnection) or _is_held_here(connection):
+        yield True
+        return
+    lock = connection.lock
+    is_held = lock.acquire(blocking=False)
+    while not is_held and _is_in_use(connection):
+        is_held = lock.acquire(timeout=MOMENT)
+    # A stream() or COPY that is under way holds it for long, in this thread maybe.
+    if not (is_held or lock.acquire(timeout=MOMENT)):
+        yield False
+        return
     try:
-        yield
+        yield True
     finally:
-        connection.lock.release()
+        lock.release()
+
+
+MOMENT = 0.05
+"""Seconds; a thread that has its answer has let go of the lock by then."""
+
+# Who holds the lock where loaders and dumpers are made: psycopg 3.2.13 and 3.3.9.
+_WAIT = psycopg.Connection.wait.__code__
+_HOLDERS = frozenset(
+    [
+        _WAIT,
+        psycopg.Cursor.stream.__code__,
+        psycopg.Copy.set_types.__code__,
+        psycopg.Copy.read_row.__code__,
+        psycopg.Copy.write_row.__code__,
+    ]
+)
+
+
+def _is_held_here(connection: psycopg.Connection[Any]) -> bool:
+    """Whether it is this thread that holds the lock; it does not say who does."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code in _HOLDERS:
+            holder = frame.f_locals["self"]
+            if connection in (holder, getattr(holder, "connection", None)):
+                return True
+        frame = frame.f_back
+    return False
+
+
+def _is_in_use(connection: psycopg.Connection[Any]) -> bool:
+    """Whether some thread waits for an answer on it."""
+    for top in sys._current_frames().values():
+        frame: FrameType | None = top
+        while frame is not None:
+            if frame.f_code is _WAIT and frame.f_locals.get("self") is connection:
+                return True
+            frame = frame.f_back
+    return False
 
 
 def _wait_in_loop(pgconn: PGconn, generator: PQGen[Catalog]) -> Catalog:

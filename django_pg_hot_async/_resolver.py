@@ -23,7 +23,12 @@ from psycopg.types.composite import CompositeInfo
 
 from . import _tracking
 from ._catalog import FIRST_NORMAL_OID
-from ._compat import are_dumpers_resolved, resolve_dumpers_by_oid, send_fields
+from ._compat import (
+    are_dumpers_resolved,
+    drop_result,
+    resolve_dumpers_by_oid,
+    send_fields,
+)
 from ._guard import GuardedLoader
 from ._link import NO_LOADERS, Link, link_of
 from ._registry import STAND_INS, StandIn
@@ -42,9 +47,13 @@ _ABORTED = pq.TransactionStatus.INERROR
 
 def install(adapters: AdaptersMap) -> None:
     """Register the resolvers in *adapters*; for what they do not know, they use
-    the loader for unknown types that is registered there at present."""
+    the loader and the dumpers that are registered there at present.
+
+    A dumper that was registered over one of an earlier resolver stays: it came later.
+    """
     registry = _tracking.current()
-    if _installed_for(adapters) is registry:
+    before: Any = _installed_for(adapters)
+    if before is registry:
         return
     for format in pq.Format:
         unknown: Any = adapters.get_loader(INVALID_OID, format)
@@ -56,10 +65,36 @@ def install(adapters: AdaptersMap) -> None:
             resolve_dumpers_by_oid(
                 adapters, format, functools.partial(_dumper_factory, format)
             )
-    # A dict always: django.contrib.postgres may be installed later.
-    for python_type, formats in {dict: tuple(pq.Format), **registry.senders}.items():
+    older = _senders(before) if before is not None else {}
+    for python_type, formats in _senders(registry).items():
+        auto = _dumper_in(adapters, python_type, PyFormat.AUTO)
+        if python_type in older and not _is_resolver(auto):
+            continue
         for format in formats:
-            adapters.register_dumper(python_type, _DUMPER_RESOLVERS[format])
+            # What "%s" took, where there is none for the format: ours may be last.
+            there = _dumper_in(adapters, python_type, PyFormat.from_pq(format)) or auto
+            default = there.default if _is_resolver(there) else there
+            adapters.register_dumper(python_type, _dumper_resolver(format, default))
+
+
+def _senders(registry: Registry) -> dict[type | str, tuple[pq.Format, ...]]:
+    # A dict always: django.contrib.postgres may be installed later.
+    return {dict: tuple(pq.Format), **registry.senders}
+
+
+def _dumper_in(adapters: AdaptersMap, key: type | str, format: PyFormat) -> Any:
+    """Return the dumper that *adapters* have for *key*; None where there is none."""
+    if isinstance(key, str):
+        # Of a class that may never be imported.
+        return None
+    try:
+        return adapters.get_dumper(key, format)
+    except psycopg.ProgrammingError:
+        return None
+
+
+def _is_resolver(dumper: Any) -> bool:
+    return isinstance(dumper, type) and issubclass(dumper, DumperResolver)
 
 
 def is_installed(adapters: AdaptersMap) -> bool:
@@ -99,10 +134,15 @@ def _loader_resolver(
                 return decided(INVALID_OID, context)
             if oid in link.untracked and link.loaders is not NO_LOADERS:
                 return unknown(oid, context)
-        if oid < STAND_INS:
-            oid = link.stand_in(oid, context) or oid
-        # Else it is an element of an array, or an attribute, of an OID resolved before.
-        return _loader(oid, format, unknown, context)
+        try:
+            if oid < STAND_INS:
+                oid = link.stand_in(oid, context) or oid
+            # Else it is an element of an array, or an attribute, resolved before.
+            return _loader(oid, format, unknown, context)
+        except BaseException:
+            # The result has come, and not all of its loaders: rows are not to be had.
+            drop_result(context)
+            raise
 
     names: Any = resolve
     names.format = format
@@ -147,49 +187,52 @@ def _failed(stand_in: StandIn, context: AdaptContext | None) -> ImproperlyConfig
 class DumperResolver(Dumper):
     """Stands where psycopg looks for the dumper of a Python type."""
 
+    default: type[abc.Dumper] | None = None
+    """What stood there before: for values of no tracked type."""
+
     def __new__(  # type: ignore[misc]
         cls, key: type, context: AdaptContext | None = None
     ) -> abc.Dumper:
         link = link_of(context.connection) if context is not None else None
         if link is None or context is None:
-            return _default_dumper(key, cls.format)(key, context)
-        return resolve_dumper(key, cls.format, context, link)
+            return cls.default_for(key)(key, context)
+        return resolve_dumper(key, cls, context, link)
+
+    @classmethod
+    def default_for(cls, key: type) -> type[abc.Dumper]:
+        """Return the dumper without us; psycopg's own error if there is none."""
+        return cls.default or _default_dumper(key, cls.format)
 
     def dump(self, obj: Any) -> Buffer | None:
         raise NotImplementedError("a resolver is never an instance")
 
 
-class TextDumperResolver(DumperResolver):
-    """For parameters sent as text."""
-
-    format = pq.Format.TEXT
-
-
-class BinaryDumperResolver(DumperResolver):
-    """For parameters sent in binary."""
-
-    format = pq.Format.BINARY
-
-
-_DUMPER_RESOLVERS = {
-    resolver.format: resolver for resolver in (TextDumperResolver, BinaryDumperResolver)
-}
+@functools.lru_cache(maxsize=256)
+def _dumper_resolver(
+    format: pq.Format, default: type[abc.Dumper] | None
+) -> type[DumperResolver]:
+    """Make the resolver for parameters sent in *format*, the same each time."""
+    names = {"format": format, "default": default}
+    return type(f"{format.name.title()}DumperResolver", (DumperResolver,), names)
 
 
 def resolve_dumper(
-    key: type, format: pq.Format, context: AdaptContext, link: Link
+    key: type, resolver: type[DumperResolver], context: AdaptContext, link: Link
 ) -> abc.Dumper:
     """Return a dumper that sends *key* with the OID the server at hand has.
 
-    Where the server lacks the type, it is psycopg's own for *key*, or its own
-    error if there is none (`psycopg.ProgrammingError`).
+    Where the server lacks the type, it is the one that there would be without us, or
+    psycopg's own error if there is none (`psycopg.ProgrammingError`).
     """
-    py_format = PyFormat.from_pq(format)
-    snapshot = link.sending(context, functools.partial(_is_known, key, format, context))
-    found = snapshot.find_dumper(key, py_format)
+    snapshot = link.sending(
+        context, functools.partial(_is_known, key, resolver, context)
+    )
+    found = snapshot.find_dumper(key, PyFormat.from_pq(resolver.format))
     if found is None:
-        return _default_dumper(key, format)(key, context)
+        return resolver.default_for(key)(key, context)
     if found.oid < STAND_INS:
+        # Django has one of its own for ranges.
+        found = resolver.default or found
         if getattr(found, "upgrade", None) is Dumper.upgrade:
             return found(key, context)
         return _ByValue(found(key, context), key, context, link)
@@ -202,7 +245,7 @@ def resolve_dumper(
             # Nothing can be read, and nothing is accepted: the server says why.
             return _with_oid(found(key, context), INVALID_OID, snapshot)
         link.misses(key)
-        return _default_dumper(key, format)(key, context)
+        return resolver.default_for(key)(key, context)
     return _with_oid(found(key, context), oid, snapshot)
 
 
@@ -215,10 +258,14 @@ def _check_failures(snapshot: Snapshot, number: int, context: AdaptContext) -> N
 
 
 def _is_known(
-    key: type, format: pq.Format, context: AdaptContext, link: Link, snapshot: Snapshot
+    key: type,
+    resolver: type[DumperResolver],
+    context: AdaptContext,
+    link: Link,
+    snapshot: Snapshot,
 ) -> bool:
     """Whether *snapshot* tells what to send *key* with, or nothing would."""
-    found = snapshot.find_dumper(key, PyFormat.from_pq(format))
+    found = snapshot.find_dumper(key, PyFormat.from_pq(resolver.format))
     if found is None or found.oid < STAND_INS:
         return True
     if found.oid in snapshot.ambiguous:
@@ -231,7 +278,7 @@ def _is_known(
     if link.misses(key):
         return False
     try:
-        _default_dumper(key, format)
+        resolver.default_for(key)
     except psycopg.ProgrammingError:
         return False
     return True

@@ -57,6 +57,9 @@ def _version_of(connection: Any) -> int:
     snapshot = None if link is None else link.snapshot
     if snapshot is not None and snapshot.catalog.version:
         return snapshot.catalog.version
+    if link is not None:
+        # As it showed when it was opened: one that is lost shows 0, or raises.
+        return link.server.version
     version: int = connection.info.server_version
     return version
 

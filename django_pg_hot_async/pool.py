@@ -96,8 +96,10 @@ def _look_after(
     if link is not None and not is_checked:
         return link
     # Not at import: this module may be imported by a settings file.
-    from . import _connections
+    from . import _connections, conf
 
+    if conf.is_off(alias):
+        return None
     if link is None and _connections.is_postgresql(connection):
         link = _connections.look_after(connection, alias, in_pool=True)
         if is_own:

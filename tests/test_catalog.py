@@ -86,6 +86,41 @@ def test_a_type_that_was_missing(connect, green):
         two.close()
 
 
+@pytest.mark.parametrize("level", ["server", "connection", "checkout", "result"])
+def test_what_is_confirmed_may_be_less_than_there_is(green, level):
+    """A type created since, and a new connection whose first value is one of it."""
+    with own_database(green, "lacking", []), scenarios.trust(level):
+        green.execute(scenarios.CITEXT, dbname="lacking")
+        scenarios.lead("default", green.database("lacking"))
+        assert scenarios.ask_for("select '{x}'::citext[]") == (["x"],)
+        green.execute(scenarios.HSTORE, dbname="lacking")
+        for sql, params, answer in (
+            ("select 'a=>1'::hstore", None, {"a": "1"}),
+            ("select %s -> 'a'", [{"a": "1"}], "1"),
+            ("select '{x}'::citext[], 'a=>1'::hstore", None, ["x"]),
+        ):
+            scenarios.connection.close()
+            for _ in range(2):
+                assert scenarios.ask_for(sql, params)[0] == answer
+        assert scenarios.ask_for("select '{x}'::citext[], 'a=>1'::hstore") == (
+            ["x"],
+            {"a": "1"},
+        )
+
+
+def test_an_oid_that_was_untracked_is_asked_about_after_a_check(connect, green):
+    """It may be of a type that the server has, and that nobody asked it to confirm."""
+    one = connect()
+    assert one.execute("select feels from product").fetchone() == ("ok",)
+    link = link_of(one)
+    assert link is not None and link.untracked
+    with green.statements() as statements:
+        pool.check("mine")(one)
+        assert not link.untracked
+        assert one.execute("select feels from product").fetchone() == ("ok",)
+    assert asked(statements) == ["check", "read"]
+
+
 def test_the_search_path_leads_to_another(connect, green):
     """The OIDs are all there still; which of them to send is another matter."""
     green.execute(

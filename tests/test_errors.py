@@ -15,7 +15,7 @@ from django.db import (
     transaction,
 )
 
-from django_pg_hot_async import _evidence, _memory
+from django_pg_hot_async import _evidence, _memory, pool
 from django_pg_hot_async._link import link_of
 from django_pg_hot_async._snapshot import Snapshot
 
@@ -29,6 +29,7 @@ from .scenarios import (
     database,
     drop_types,
     lead,
+    own_database,
     trust,
 )
 
@@ -131,3 +132,42 @@ def test_in_an_aborted_transaction_the_server_says_so(anew):
             ask_for("select %s", [{"a": "1"}])
         connection.set_rollback(True)
     assert ask_for("select %s -> 'a'", [{"a": "1"}]) == ("1",)
+
+
+def test_a_read_that_fails_leaves_no_rows_of_the_result(green):
+    """A cursor would go on with the loaders of the result before; in C, past them."""
+    lead("default", database(green.database("shop"), KINDS["C2"]))
+    with connection.cursor() as cursor:
+        cursor.execute("set lock_timeout = '100ms'")
+        cursor.execute(SELECT)
+        cursor.fetchall()
+        _memory.alias("default").withdraw()
+        cursor.execute("select 1, 2")
+        cursor.fetchall()
+        query = f"select 5, '12 apples', attrs from ({SELECT}) as t"
+        with psycopg.connect(green.conninfo("shop")) as other:
+            other.execute("lock table pg_catalog.pg_type in access exclusive mode")
+            with pytest.raises(DatabaseError, match="lock timeout"):
+                cursor.execute(query)
+        with pytest.raises(psycopg.InterfaceError, match="result"):
+            cursor.cursor.fetchone()
+        cursor.execute(query)
+        assert cursor.fetchone() == (5, "12 apples", ANVIL["attrs"])
+    connection.close()
+
+
+def test_a_prepared_statement_whose_plan_is_gone_is_prepared_anew(green):
+    """The server refuses it each time, by its name; psycopg goes on sending that."""
+    with (
+        own_database(green, "anew", ORDERS["blue"]),
+        psycopg.connect(green.conninfo("anew"), autocommit=True) as conn,
+    ):
+        pool.configure("mine")(conn)
+        for _ in range(7):
+            assert conn.execute(SELECT).fetchone() == (ANVIL["attrs"],)
+        drop_types(green, "anew")
+        create_types(green, "anew", ORDERS["green"])
+        with pytest.raises(psycopg.errors.FeatureNotSupported):
+            conn.execute(SELECT)
+        for _ in range(7):
+            assert conn.execute(SELECT).fetchone() == (ANVIL["attrs"],)

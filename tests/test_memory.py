@@ -99,6 +99,30 @@ def test_trust_withdrawn_during_a_read_is_not_given_by_it(alias):
     assert epoch == asked_in < alias.epoch
 
 
+def test_what_was_asked_before_trust_was_withdrawn_is_not_recalled(alias):
+    alias.learn(server(), snapshot(20000), epoch=alias.epoch, moved=False)
+    for oid in (20000, 30000):
+        asked_in = alias.epoch
+        alias.withdraw()
+        alias.learn(server(), snapshot(oid), epoch=asked_in, moved=False)
+        assert alias.recall(server()) is None
+    alias.learn(server(), snapshot(30000), epoch=alias.epoch, moved=False)
+    assert alias.recall(server()) is not None
+
+
+def test_forget_in_a_signal_handler_that_interrupts_another(alias, monkeypatch):
+    def interrupted(old, key, value):
+        monkeypatch.undo()
+        alias.withdraw()
+        return _memory._with(old, key, value)
+
+    monkeypatch.setattr(_memory, "_with", interrupted)
+    done = threading.Thread(target=alias.arrive, args=[server()], daemon=True)
+    done.start()
+    done.join(10)
+    assert not done.is_alive()
+
+
 def test_withdrawn_answers_are_not_recalled_but_compared_with(alias):
     alias.learn(server(), snapshot(20000), epoch=0, moved=False)
     alias.withdraw()

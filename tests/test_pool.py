@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import django
@@ -11,6 +13,7 @@ import psycopg
 import pytest
 from django.test.utils import override_settings
 from psycopg.pq import TransactionStatus
+from psycopg.types.json import JsonbDumper
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
 from django_pg_hot_async import _memory, forget, pool
@@ -199,3 +202,67 @@ def test_prepared_statements_are_dropped_with_the_oids_they_carry(green):
             assert conn.execute(query, params).fetchone() == ("1",)
         # The old one stays on the server for as long as the connection does.
         assert conn.execute(count, prepare=False).fetchone() == (2,)
+
+
+def test_an_alias_that_is_off_is_left_alone(green):
+    with (
+        override_settings(PG_HOT_ASYNC={"ALIASES": {"default": None}}),
+        psycopg.connect(green.conninfo("shop"), autocommit=True) as conn,
+        green.statements() as statements,
+    ):
+        pool.configure("default")(conn)
+        pool.check("default")(conn)
+        assert link_of(conn) is None
+        assert reads(statements) == 0
+
+
+def test_a_dumper_of_ones_own_goes_on_where_there_is_no_hstore(green):
+    """The documentation's way to send a dict as jsonb."""
+    green.create_database("bare")
+    with psycopg.connect(green.conninfo("bare"), autocommit=True) as conn:
+        conn.adapters.register_dumper(dict, JsonbDumper)
+        for _ in range(2):
+            assert conn.execute("select %s", [{"a": 1}]).fetchone() == ({"a": 1},)
+            pool.configure("mine")(conn)
+    green.drop_database("bare")
+
+
+def test_threads_that_share_a_connection(green):
+    """A read for a row that is fetched waits for another thread's query."""
+    with psycopg.connect(green.conninfo("shop"), autocommit=True) as conn:
+        pool.configure("mine")(conn)
+        end = time.monotonic() + 3
+        done = [0, 0]
+
+        def ask() -> None:
+            while time.monotonic() < end:
+                done[0] += 1
+                answer = conn.execute("select %s::int8", [done[0]]).fetchone()
+                assert answer == (done[0],)
+
+        def fetch() -> None:
+            # The fields of a record are looked up when it is fetched.
+            cursor = conn.cursor(binary=True)
+            while time.monotonic() < end:
+                cursor.execute("select row(attrs, feels) from product")
+                forget("mine")
+                assert cursor.fetchone() == ((ANVIL["attrs"], b"ok"),)
+                done[1] += 1
+
+        with ThreadPoolExecutor(2) as threads:
+            for result in [threads.submit(ask), threads.submit(fetch)]:
+                result.result(60)
+        assert min(done) > 10
+
+
+def test_a_row_that_is_fetched_while_others_arrive(green, caplog):
+    """A stream that is under way holds the lock, in this very thread."""
+    with psycopg.connect(green.conninfo("shop"), autocommit=True) as conn:
+        pool.configure("mine")(conn)
+        cursor = conn.cursor(binary=True)
+        cursor.execute("select row(attrs, feels) from product")
+        forget("mine")
+        for _ in conn.cursor().stream("select generate_series(1, 3)"):
+            row = cursor.fetchone()
+            break
+        assert row == ((ANVIL["attrs"], b"ok"),) or "cannot be verified" in caplog.text

@@ -9,6 +9,7 @@ import itertools
 import logging
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import psycopg
@@ -16,18 +17,29 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DataError, transaction
+from django.test.utils import override_settings
 from psycopg import sql
 from psycopg.adapt import Dumper, Loader
 from psycopg.types import TypeInfo
 from psycopg.types.composite import CompositeInfo, register_composite
 from psycopg.types.enum import EnumInfo, register_enum
+from psycopg.types.json import JsonbDumper
 from psycopg.types.multirange import Multirange, MultirangeInfo, register_multirange
 from psycopg.types.range import Range, RangeInfo, register_range
 
 from django_pg_hot_async import _connections, _tracking, pool, register_type
 from django_pg_hot_async._link import link_of
 
-from .scenarios import KINDS, READ, ask_for, connection, database, lead, trust
+from .scenarios import (
+    KINDS,
+    READ,
+    ask_for,
+    connection,
+    database,
+    lead,
+    own_database,
+    trust,
+)
 
 
 class Mood(enum.Enum):
@@ -37,6 +49,10 @@ class Mood(enum.Enum):
 
 
 MAPPING = {mood: mood.value for mood in Mood}
+
+
+class Standing(enum.Enum):
+    good = "good"
 
 
 class Size(NamedTuple):
@@ -757,3 +773,55 @@ def test_nothing_is_warned_of(green, registered, caplog):
     with caplog.at_level(logging.WARNING, logger="django_pg_hot_async"):
         check(green)
     assert not caplog.records
+
+
+def test_the_dumper_that_django_has_for_ranges_stays(green):
+    """Of naive datetimes it makes a tstzrange, whatever other range is registered."""
+    naive = Range(datetime(2026, 1, 1), datetime(2026, 1, 2))
+    sql = "select pg_typeof(%s)::text"
+    for binding in (False, True):
+        options = {"server_side_binding": binding}
+        with override_settings(USE_TZ=False):
+            lead("default", database(green.database("shop"), KINDS["C2"], **options))
+            assert ask_for(sql, [naive]) == ("tstzrange",)
+            register_type("floatrange", RangeInfo, register_range)
+            assert ask_for(sql, [naive]) == ("tstzrange",)
+            connection.close()
+            assert ask_for(sql, [naive]) == ("tstzrange",)
+            connection.close()
+        _tracking.declare(())
+
+
+def test_a_dumper_registered_over_ours_stays(green):
+    lead("default", database(green.database("shop"), KINDS["C2"]))
+    connection.ensure_connection()
+    connection.connection.adapters.register_dumper(dict, JsonbDumper)
+    assert ask_for("select pg_typeof(%s)::text", [{"a": 1}]) == ("jsonb",)
+    register_type("floatrange", RangeInfo, register_range)
+    assert ask_for("select pg_typeof(%s)::text", [{"a": 1}]) == ("jsonb",)
+    connection.close()
+
+
+def test_two_tenants_by_role(green):
+    """PostgreSQL 18 reports the search_path, and not whom "$user" stands for."""
+    roles = ("tenant_one", "tenant_two")
+    register_type("standing", EnumInfo, register_enum, enum=Standing)
+    with own_database(green, "roles", []):
+        for role in roles:
+            for sql in (
+                f"create role {role}",
+                f"create schema {role} authorization {role}",
+                f"create type {role}.standing as enum ('good')",
+                f"create table {role}.member (is_of {role}.standing)",
+                f"grant all on {role}.member to {role}",
+            ):
+                green.execute(sql, dbname="roles")
+        options = {"server_side_binding": True}
+        lead("default", database(green.database("roles"), KINDS["C2"], **options))
+        for role in roles * 2:
+            ask_for(f"set role {role}")
+            ask_for("insert into member values (%s)", [Standing.good])
+            assert ask_for("select is_of from member") == (Standing.good,)
+        connection.close()
+    for role in roles:
+        green.execute(f"drop role {role}")

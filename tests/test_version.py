@@ -147,6 +147,15 @@ def test_the_servers_own_word_goes_before_the_connections(blue, green):
         connection.close()
 
 
+def test_of_a_connection_that_was_cut(moved, green):
+    moved(green)
+    with connection.cursor() as cursor:
+        cursor.execute("select 1")
+    connection.connection.close()
+    assert connection.pg_version == green.version
+    connection.close()
+
+
 def test_uninstalled_it_is_djangos(without_app):
     assert isinstance(vars(DatabaseWrapper)["pg_version"], cached_property)
     assert isinstance(vars(DatabaseFeatures)[FEATURE], cached_property)

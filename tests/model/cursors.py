@@ -13,7 +13,7 @@ from psycopg.rows import tuple_row
 from tests.shop.models import Product
 
 from .clients import Client
-from .world import Mood
+from .world import Layout, Mood
 
 COLUMNS: dict[str, str | None] = {
     "attrs": "hstore",
@@ -26,6 +26,13 @@ COLUMNS: dict[str, str | None] = {
     "name": None,
 }
 """The type of each, if it has an OID that servers do not agree on."""
+LITERALS = {
+    "'a=>1'::hstore": "hstore",
+    "array['a=>1'::hstore]": "hstore[]",
+    "'{x}'::citext[]": "citext[]",
+    "'ok'::mood": "mood",
+}
+KINDS = {**COLUMNS, **LITERALS}
 NEW_LABEL = "array['new'::mood, feels]"
 MOODS = ("array[feels]", NEW_LABEL)
 
@@ -77,12 +84,27 @@ class Select:
         self.columns = list(dict.fromkeys(columns))
         names = ", ".join(self.columns)
         self.sql = f"select {names} from product where name = 'anvil'"
-        self.types = [kind for name in self.columns if (kind := COLUMNS[name])]
+        self.kinds = [KINDS[name] for name in self.columns]
+
+    @property
+    def types(self) -> list[str]:
+        """Those of the columns that have one of which servers do not agree."""
+        return [kind for kind in self.kinds if kind]
 
     def musts(self, right: Iterable[bool]) -> list[bool]:
         """Tell for each column whether it has to be right, given it for each type."""
         known = iter(right)
-        return [next(known) if COLUMNS[name] else True for name in self.columns]
+        return [next(known) if kind else True for kind in self.kinds]
+
+
+class Literals(Select):
+    """A value of each type that there is, where there is no table."""
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__(
+            [name for name, kind in LITERALS.items() if kind in layout.oids]
+        )
+        self.sql = f"select {', '.join(self.columns)}"
 
 
 def make_cursor(client: Client, how: str, **options: Any) -> Any:

@@ -22,6 +22,7 @@ from hypothesis.stateful import (
 from psycopg import pq
 
 from django_pg_hot_async import _memory, _tracking
+from django_pg_hot_async._guard import BadValue
 from tests.scenarios import close_all
 
 from . import backend
@@ -308,8 +309,10 @@ class Deployment(RuleBasedStateMachine):
         if client.connection.pgconn.transaction_status == INERROR:
             self.end(client, commit=False)
         if found > expected.reads:
-            promise.verify(link, self.place(client).layout)
-        if evidence is True or (evidence is False and noticed):
+            promise.verify(link, self.place(client).layout, anew=True)
+        # Of a label that is none the server was asked.
+        was_asked = isinstance(cause(error), BadValue)
+        if evidence is True or (evidence is False and noticed and not was_asked):
             promise.doubt(link, refused=evidence)
         # What was not verified after the error is not known here.
         link.warned = True

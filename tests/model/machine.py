@@ -36,7 +36,7 @@ class Search(Traffic, Operations):
         client = self.use(name)
         number = self._keep(client, how, columns)
         for stop in [*stops, None]:
-            if self.place(client).layout.types:
+            if self.place(client).layout.is_whole:
                 self._again(client, number)
             if stop is None:
                 return

@@ -50,13 +50,7 @@ def memory_is_keyed_by_alias_alone(patch: Patch) -> None:
 @bug("server", "connection", "checkout")
 def loaders_are_trusted_once_too_long(patch: Patch) -> None:
     """A connection goes on by what it holds when trust was withdrawn."""
-
-    current = Link._current
-
-    def held(self: Any, context: Any) -> Any:
-        return self._snapshot or current(self, context)
-
-    patch(Link, "_current", held)
+    patch(Link, "snapshot", property(lambda self: self._snapshot))
 
 
 @bug("checkout")

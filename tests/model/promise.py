@@ -7,7 +7,7 @@ another. Whether the app reads too often is decided here as well.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import psycopg
@@ -55,6 +55,8 @@ class Link:
     epoch: int = -1
     untracked: set[int] = field(default_factory=set)
     has_sent: bool = False
+    is_read: bool = False
+    """Whether the last answer was a read; what is confirmed may be less."""
     warned: bool = False
     """Whether it went by what could not be verified, and said so."""
 
@@ -145,18 +147,29 @@ class Promise:
         """The layout that a connection may go by without a read."""
         return link.layout if link.epoch == self.alias(link.alias).epoch else None
 
-    def verify(self, link: Link, now: Layout, *, anew: bool = False) -> int:
+    def verify(
+        self,
+        link: Link,
+        now: Layout,
+        *,
+        anew: bool = False,
+        oids: Collection[int] = (),
+    ) -> int:
         """The server, which holds *now*, is asked over the connection.
 
         Return how many statements that takes: it is asked to confirm what is known
-        of it, unless *anew*, and read where it does not.
+        of it, unless *anew* or where one of *oids* is none of that, and read where
+        it does not.
         """
         now, before = self.seen(now), link.previous
         alias = self.alias(link.alias)
-        statements = 1
+        statements, link.is_read = 1, True
         known = alias.recall(link.identity)
-        if known is not None and not anew and self.can_be_confirmed(known.layout):
-            statements += known.layout != now
+        if known is not None and not anew and self.can_be_confirmed(known.layout, oids):
+            if known.layout.is_part_of(now):
+                now, link.is_read, link.untracked = known.layout, False, set()
+            else:
+                statements += 1
         # With another question, another answer says nothing.
         moved = before is not None and before != now and before.tracked == now.tracked
         known = alias.known.get(link.identity)
@@ -172,10 +185,11 @@ class Promise:
         self._trust(link, now)
         return statements
 
-    def can_be_confirmed(self, layout: Layout) -> bool:
+    def can_be_confirmed(self, layout: Layout, oids: Collection[int]) -> bool:
         """Whether the names of its OIDs say all that counts; not so of labels."""
         is_current = layout.tracked == self.tracked
-        return is_current and bool(layout.types) and "mood" not in self.tracked
+        is_all = is_current and {*oids} <= self.known(layout).keys()
+        return is_all and bool(layout.types) and "mood" not in self.tracked
 
     def _trust(self, link: Link, layout: Layout) -> None:
         if layout != link.previous:
@@ -185,17 +199,25 @@ class Promise:
         link.has_sent = link.warned = False
 
     def _establish(
-        self, link: Link, now: Layout, *, readable: bool, anew: bool = False
+        self,
+        link: Link,
+        now: Layout,
+        *,
+        readable: bool,
+        anew: bool = False,
+        oids: Collection[int] = (),
     ) -> tuple[Layout, int]:
-        """Return the layout to go by, and the number of reads that it takes."""
+        """Return the layout to go by, and the number of statements that it takes."""
+        link.is_read = False
         known = self.alias(link.alias).recall(link.identity)
         if self.level == "server" and known is not None and not anew:
             self._trust(link, known.layout)
             link.untracked = set(known.untracked)
             return known.layout, 0
         if readable:
-            reads = self.verify(link, now, anew=anew)
-            return self.seen(now), reads
+            reads = self.verify(link, now, anew=anew, oids=oids)
+            assert link.layout is not None
+            return link.layout, reads
         # I4: what "server" would trust.
         held = self.trusted(link)
         if held is None or self.level == "result":
@@ -248,11 +270,14 @@ class Promise:
         first: bool,
     ) -> tuple[Layout, int]:
         held, reads = self.trusted(link), 0
+        link.is_read = False
         if held is None or first:
-            held, reads = self._establish(link, now, readable=readable)
-        if not reads and oid not in self.known(held) and oid not in link.untracked:
-            held, reads = self._establish(link, now, readable=readable, anew=True)
-        if reads:
+            held, reads = self._establish(link, now, readable=readable, oids=together)
+        is_news = oid not in self.known(held) and oid not in link.untracked
+        if is_news and not link.is_read:
+            held, more = self._establish(link, now, readable=readable, anew=True)
+            reads += more
+        if link.is_read:
             untracked = {other for other in together if other not in self.known(held)}
             link.untracked |= untracked
             if self.level == "server":
@@ -272,10 +297,12 @@ class Promise:
         expected = NONE
         for name in types:
             held, reads = self.trusted(link), 0
+            link.is_read = False
             if held is None:
                 held, reads = self._establish(link, now, readable=readable)
-            if name not in held.oids and not reads:
-                held, reads = self._establish(link, now, readable=readable, anew=True)
+            if name not in held.oids and not link.is_read:
+                held, more = self._establish(link, now, readable=readable, anew=True)
+                reads += more
             link.has_sent = True
             if by_name:
                 right = name in held.oids and name in now.oids

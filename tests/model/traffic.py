@@ -28,6 +28,7 @@ from .cursors import (
     SENDERS,
     SENDS,
     VALUES,
+    Literals,
     Select,
     column_lists,
     make_cursor,
@@ -68,6 +69,8 @@ class Traffic(Deployment):
             client.do(lambda: plain_query(client))
             self.reads(0)
             return
+        if not layout.is_whole and how not in KEPT:
+            how = "server"
         how = self.able(client, how)
         if how == "stream":
             self.streamed.add(id(client.connection))
@@ -121,6 +124,8 @@ class Traffic(Deployment):
 
     def select(self, how: str, columns: list[str], layout: Layout) -> Select:
         """Make a query of *columns* that can be read by a cursor in this way."""
+        if not layout.is_whole:
+            return Literals(layout)
         if how in ORM:
             columns = [c for c in columns if c in ("attrs", "tags", "parts")]
             return Select(columns or ["attrs"])
@@ -150,7 +155,7 @@ class Traffic(Deployment):
     def keep(self, name: str, how: str, columns: list[str]) -> None:
         """Open a cursor for a query that is run again later, over and over."""
         client = self.use(name)
-        if self.place(client).layout.types:
+        if self.place(client).layout.is_whole:
             self._again(client, self._keep(client, how, columns))
 
     def _keep(self, client: Client, how: str, columns: list[str]) -> int:
@@ -164,7 +169,7 @@ class Traffic(Deployment):
         kept = [
             (client, number)
             for client in self.clients.values()
-            if client.is_open and self.place(client).layout.types
+            if client.is_open and self.place(client).layout.is_whole
             for number in range(len(client.kept))
         ]
         if kept:
@@ -222,10 +227,10 @@ class Traffic(Deployment):
 
     def _send(self, client: Client, how: str, kind: str, cursor: Any = None) -> None:
         layout = self.place(client).layout
-        if not self.has_moods or not layout.types:
+        if not self.has_moods or not layout.is_whole:
             kind = kind.replace("mood", "hstore")
         how = self.able(client, how)
-        if not layout.types and cursor is None:
+        if not layout.is_whole and cursor is None:
             how = self.able(client, "cursor")
         sends, types = SENDERS.get(how, send_by_cursor), [kind]
         if how in ("orm", "insert"):
@@ -334,7 +339,7 @@ class Traffic(Deployment):
         """A child begins with what its parent knows, and opens its own connection."""
         client = self.cast.threads[number]
         layout = client.door.place.layout
-        if not layout.types:
+        if not layout.is_whole:
             return
         self.left["fork"] -= 1
         select = Select(columns, has_new_label="new" in layout.labels)

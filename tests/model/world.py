@@ -60,6 +60,8 @@ ORDERS = (
     ("hstore", "citext", "mood"),
     ("citext", "mood", "hstore"),
     ("mood", "hstore", "citext"),
+    ("citext",),
+    ("mood", "hstore"),
     (),
 )
 
@@ -100,6 +102,15 @@ class Layout:
         for name, oid, array in self.types:
             oids[name], oids[f"{name}[]"] = oid, array
         return MappingProxyType(oids)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it has all types, and so the table."""
+        return len(self.types) == len(CREATE)
+
+    def is_part_of(self, other: Layout) -> bool:
+        """Whether *other* has all that this one has."""
+        return self.version == other.version and {*self.types} <= {*other.types}
 
     @functools.cached_property
     def names(self) -> Mapping[int, str]:
@@ -280,9 +291,16 @@ class World:
     def recreate(self, place: Place, order: tuple[str, ...]) -> None:
         """Drop the types and create them again, under open connections."""
         statements = [DROP, *(CREATE[name] for name in order)]
-        if order:
+        if len(order) == len(CREATE):
             statements.append(TABLE)
         self.execute(place.server, place.dbname, ";".join(statements))
+        place.is_dirty = True
+        self.look(place)
+
+    def complete(self, place: Place) -> None:
+        """Create the types that are missing, under open connections."""
+        missing = [CREATE[name] for name in CREATE if name not in place.layout.oids]
+        self.execute(place.server, place.dbname, ";".join([*missing, TABLE]))
         place.is_dirty = True
         self.look(place)
 
