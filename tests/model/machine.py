@@ -14,6 +14,7 @@ from .cursors import KEPT, column_lists
 from .deployment import clients, counts, places
 from .operations import Operations
 from .traffic import Traffic
+from .world import SOME
 
 FIRST_NORMAL_OID = 16384
 STAND_INS = 2**32
@@ -55,6 +56,31 @@ class Search(Traffic, Operations):
             if client.is_open:
                 for how, cursor in client.senders.items():
                     self._send(client, how, "mood", cursor)
+
+    @precondition(lambda self: self.left["recreate"])
+    @rule(
+        name=clients,
+        order=st.sampled_from(SOME),
+        how=st.sampled_from(KEPT),
+        columns=column_lists,
+    )
+    def create_late(
+        self, name: str, order: tuple[str, ...], how: str, columns: list[str]
+    ) -> None:
+        """Types appear when others have been read, and a new connection meets them."""
+        self.left["recreate"] -= 1
+        client = self.use(name)
+        place = self.place(client)
+        for other in self.here(place):
+            self.end(other)
+        self.world.recreate(place, order)
+        self._read(client, how, columns)
+        self.world.complete(place)
+        client.let_go()
+        client.do(client.close)
+        self.reads(0)
+        counts["types created late"] += 1
+        self._read(self.use(name), how, columns)
 
     @invariant()
     def promises_hold(self) -> None:

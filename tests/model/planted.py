@@ -76,8 +76,10 @@ def every_other_checkout_does_not_begin_anew(patch: Patch) -> None:
 def an_oid_that_is_news_is_not_asked_about(patch: Patch) -> None:
     verify = Link._verify
 
-    def only_at_first(self: Any, context: Any, *, anew: bool = False) -> Any:
-        return self.snapshot if anew and self.snapshot else verify(self, context)
+    def only_at_first(self: Any, context: Any, *, anew: bool = False, **kw: Any) -> Any:
+        if anew and self.snapshot:
+            return self.snapshot
+        return verify(self, context, **kw)
 
     patch(Link, "_verify", only_at_first)
 
@@ -235,6 +237,16 @@ def a_way_back_is_not_noticed(patch: Patch) -> None:
         return known and replace(known, snapshot=known.answers[0])
 
     patch(_memory.Alias, "recall", first)
+
+
+@bug("connection", "checkout", "result")
+def what_is_confirmed_is_taken_for_all_there_is(patch: Patch) -> None:
+    """A type created since is one that nobody tracks, then."""
+
+    def as_a_read(self: Any, catalog: Any, check: Any) -> None:
+        self._reads += 1
+
+    patch(Link, "_note", as_a_read)
 
 
 if backend.is_installed:
