@@ -123,18 +123,6 @@ def an_error_is_no_evidence(patch: Patch) -> None:
     patch(Link, "doubt", lambda self, *, refused: False)
 
 
-@bug("connection")
-def what_is_untracked_here_is_untracked_everywhere(patch: Patch) -> None:
-    trust = Link._trust
-
-    def keeping(self: Any, *args: Any) -> None:
-        untracked = self.untracked
-        trust(self, *args)
-        self.untracked |= untracked
-
-    patch(Link, "_trust", keeping)
-
-
 @bug()
 def what_is_untracked_is_asked_about_again(patch: Patch) -> None:
     patch(Link, "_learn_untracked", lambda self, *args: None)
