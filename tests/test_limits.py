@@ -108,3 +108,19 @@ def test_an_attribute_of_another_type_that_the_old_loader_takes(green):
             assert ask_for("select (1, 2)::note") == (Note(1, 2),)
     finally:
         _tracking.declare(())
+
+
+def test_rows_that_executemany_returns(green, caplog):
+    """They arrive in a pipeline of psycopg's own."""
+    sql = "select 'a=>1'::hstore where %s::text is not null"
+    with psycopg.connect(green.conninfo("shop"), autocommit=True) as conn:
+        pool.configure("mine")(conn)
+        forget("mine")
+        cursor = conn.cursor()
+        cursor.executemany(sql, [["x"]] * 3, returning=True)
+        assert cursor.fetchone() == ('"a"=>"1"',)
+        assert "cannot be verified" in caplog.text
+        cursor.execute(sql, ["x"])
+        assert cursor.fetchone() == ({"a": "1"},)
+        cursor.executemany(sql, [["x"]] * 3, returning=True)
+        assert cursor.fetchone() == ({"a": "1"},)
