@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from time import perf_counter
-from typing import Any
 
 import psycopg
-from django.db import connection as _connection
-from psycopg.conninfo import make_conninfo
 
 from benchmarks.measures import Run
 
 from .clocks import timed, timed_by_itself
-from .pools import WHERE
-
-connection: Any = _connection
+from .pools import conninfo
 
 STATEMENTS = {"empty": b"", "select one": b"select 1"}
-
-
-def conninfo() -> str:
-    where = connection.get_connection_params()
-    return make_conninfo(**{name: where[name] for name in WHERE})
 
 
 def named(name: str) -> bytes:

@@ -17,17 +17,22 @@ connection: Any = _connection
 WHERE = ("host", "port", "user", "dbname")
 
 
+def conninfo() -> str:
+    """Return where Django's default alias leads, for libpq."""
+    where = connection.get_connection_params()
+    return make_conninfo(**{name: where[name] for name in WHERE})
+
+
 def getconn_and_putconn(configure: bool = False, check: str = "") -> Run:
     """A connection out of an `AsyncConnectionPool` and back."""
     from django_pg_hot_async import pool as hooks
 
-    where = connection.get_connection_params()
-    conninfo = make_conninfo(**{name: where[name] for name in WHERE})
+    where = conninfo()
     opened: list[AsyncConnectionPool[Any]] = []
 
     async def open_pool() -> AsyncConnectionPool[Any]:
         pool: AsyncConnectionPool[Any] = AsyncConnectionPool(
-            conninfo,
+            where,
             kwargs={"autocommit": True},
             min_size=1,
             max_size=2,

@@ -25,8 +25,8 @@ HOST = "127.0.0.1"
 USER = "postgres"
 
 # Fast rather than durable, and ready to replicate: a commit outlives the server's
-# end, not the machine's. The last four are delays that
-# would otherwise be most of the time a cutover takes.
+# end, not the machine's. The last four are delays that would otherwise be most of the
+# time a cutover takes.
 CONFIG: dict[str, str | int] = {
     "listen_addresses": HOST,
     "unix_socket_directories": "",
