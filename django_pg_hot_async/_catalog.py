@@ -7,6 +7,7 @@ something else in the place of a catalog table or function.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ TYPES_A_CHECK = 64
 # connection's search_path asks for it.
 _FIND_TYPES = b"""\
 %sSELECT pg_catalog.current_setting('server_version_num'),
+       pg_catalog.current_setting('transaction_isolation'),
        t.typname, n.nspname, t.oid, t.typarray, t.typtype, t.typdelim,
        pg_catalog.format_type(t.oid, NULL), pg_catalog.pg_type_is_visible(t.oid),
        %s, %s, %s
@@ -56,6 +58,18 @@ _RANGE = b"""\
  FROM pg_catalog.pg_range AS r WHERE r.rngtypid OPERATOR(pg_catalog.=) t.oid
  OR r.rngmultitypid OPERATOR(pg_catalog.=) t.oid)"""
 
+# Looked up in the server's cache of types, which is never older than the statement.
+_NAME_TYPES = b"""\
+%sSELECT pg_catalog.format_type(t.oid, NULL)
+FROM pg_catalog.unnest(ARRAY[%s]::pg_catalog.oid[]) AS t (oid)"""
+
+_FRESH = ("read committed", "read uncommitted")
+"""The levels of isolation at which each statement sees what is there when it begins."""
+
+_IDENTIFIER = r'("(?:[^"]|"")+"|[^".]+?)'
+_NAME = re.compile(rf"(?:{_IDENTIFIER}\.)?{_IDENTIFIER}(\[\])?")
+"""What format_type() returns: a schema where one is needed, a type, maybe an array."""
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -65,6 +79,8 @@ class Question:
     """``pg_type.typname``, in whatever schema."""
     kinds: frozenset[str] = frozenset()
     """``pg_type.typtype``."""
+    oids: frozenset[int] = frozenset()
+    """What values at hand are of: whether they are of these types."""
 
     def __bool__(self) -> bool:
         return bool(self.names)
@@ -165,7 +181,8 @@ def read_types(
     waiting to its caller. libpq must be idle and outside a pipeline; a
     transaction is neither begun nor ended. A type that the server lacks is left
     out of the answer. *encoding* is Python's name of the client encoding. Raise
-    the database's own error where the read fails.
+    the database's own error where the read fails, and `SerializationFailure` where
+    one of the question's OIDs is of such a type, which the transaction cannot see.
     """
     if encoding == "ascii":
         # SQL_ASCII: the server sends bytes as it stores them, mostly UTF-8.
@@ -174,8 +191,46 @@ def read_types(
         result = yield from _ask(pgconn, check.statement, encoding)
         if check.is_confirmed_by(result):
             return check.catalog
+    in_transaction = pgconn.transaction_status == pq.TransactionStatus.INTRANS
     result = yield from _ask(pgconn, _statement(pgconn, question, encoding), encoding)
-    return _parse(result, encoding)
+    catalog = _parse(result, encoding)
+    isolation = _text(result.get_value(0, 1), encoding)
+    if in_transaction and isolation not in _FRESH:
+        yield from _look_for_newer(pgconn, question, encoding, catalog, isolation)
+    return catalog
+
+
+def _look_for_newer(
+    pgconn: PGconn, question: Question, encoding: str, catalog: Catalog, isolation: str
+) -> PQGen[None]:
+    """Raise where a value is of a type that is newer than what *catalog* shows.
+
+    A transaction at that level of isolation reads pg_type as it was when the
+    transaction began, yet can meet types created since.
+    """
+    found = {oid for row in catalog.types for oid in (row.oid, row.array_oid)}
+    missing = sorted(question.oids - found)
+    if not missing:
+        return
+    oids = b", ".join(b"%d" % oid for oid in missing)
+    result = yield from _ask(pgconn, _NAME_TYPES % (MARK, oids), encoding)
+    for row in range(result.ntuples):
+        name = _text(result.get_value(row, 0), encoding)
+        if _bare(name) in question.names:
+            raise errors.SerializationFailure(
+                f"the type {name} was created after the snapshot of this transaction,"
+                f" whose isolation level is {isolation}, and cannot be read in it;"
+                " run the transaction again"
+            )
+
+
+def _bare(name: str) -> str:
+    """Return the pg_type.typname of the type, or of the element, that *name* is of."""
+    match = _NAME.fullmatch(name)
+    identifier = match[2] if match is not None else name
+    if identifier.startswith('"'):
+        return identifier[1:-1].replace('""', '"')
+    return identifier
 
 
 def _ask(pgconn: PGconn, statement: bytes, encoding: str) -> PQGen[PGresult]:
@@ -210,17 +265,17 @@ def _statement(pgconn: PGconn, question: Question, encoding: str) -> bytes:
 
 def _parse(result: PGresult, encoding: str) -> Catalog:
     rows = [
-        [_text(result.get_value(row, column), encoding) for column in range(12)]
+        [_text(result.get_value(row, column), encoding) for column in range(13)]
         for row in range(result.ntuples)
     ]
     return Catalog(
         version=int(rows[0][0]),
-        types=tuple(sorted((_type_row(row) for row in rows if row[3]), key=_by_oid)),
+        types=tuple(sorted((_type_row(row) for row in rows if row[4]), key=_by_oid)),
     )
 
 
 def _type_row(row: Sequence[str]) -> TypeRow:
-    _, name, schema, oid, array_oid, kind, delimiter, regtype, visible, *shape = row
+    _, _, name, schema, oid, array_oid, kind, delimiter, regtype, visible, *shape = row
     # JSON has numbers for what is one in JavaScript, and OIDs as strings.
     labels, attributes, of_range = (json.loads(part) if part else () for part in shape)
     range_oid, subtype = of_range or (0, 0)

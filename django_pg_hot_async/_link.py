@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -170,7 +171,7 @@ class Link:
         ):
             # An OID never seen here is evidence: a type made since the read, or
             # another server behind a pooler, or just a type nobody tracks.
-            snapshot = self._verify(context, anew=True)
+            snapshot = self._verify(context, anew=True, oids=_oids_of(oid, context))
         if self._reads != reads:
             self._learn_untracked(_oids_of(oid, context), snapshot)
         return snapshot.stand_ins.get(oid, 0)
@@ -293,7 +294,8 @@ class Link:
             return nothing
         started = monotonic()
         check = None if anew else self._check(oids)
-        catalog = read(connection, registry.question, check)
+        question = replace(registry.question, oids=oids)
+        catalog = read(connection, question, check)
         if catalog is None:
             return self._fall_back(known.snapshot if known else None, connection)
         if isinstance(connection, psycopg.AsyncConnection):
@@ -382,7 +384,7 @@ class Link:
         oids -= snapshot.stand_ins.keys()
         self.untracked = _memory.bounded_oids(self.untracked, oids)
         if self.memory.trust is Trust.SERVER:
-            self.memory.learn_untracked(self.server, oids)
+            self.memory.learn_untracked(self.server, snapshot, oids)
 
 
 def _oids_of(oid: int, context: AdaptContext) -> frozenset[int]:
