@@ -201,10 +201,13 @@ class Alias:
             self.since = datetime.now(timezone.utc)
         return epoch, Change(self.name, server, known.snapshot, server, snapshot)
 
-    def learn_untracked(self, server: Server, oids: Iterable[int]) -> None:
-        """Remember that *oids* are of no tracked type on *server*."""
+    def learn_untracked(
+        self, server: Server, snapshot: Snapshot, oids: Iterable[int]
+    ) -> None:
+        """Remember that *oids* are of no tracked type where *snapshot* is so."""
         with _lock:
-            if known := self.servers.get(server):
+            known = self.recall(server)
+            if known is not None and known.snapshot == snapshot:
                 self._remember(
                     server,
                     replace(known, untracked=bounded_oids(known.untracked, oids)),

@@ -175,8 +175,20 @@ def test_hundreds_of_tenants_are_bounded(alias):
 def test_untracked_oids_are_bounded(alias):
     alias.learn(server(), snapshot(20000), epoch=0, moved=False)
     for oid in range(3000):
-        alias.learn_untracked(server(), [oid])
+        alias.learn_untracked(server(), snapshot(20000), [oid])
     assert 0 < len(alias.recall(server()).untracked) <= _memory.UNTRACKED_OIDS
+
+
+def test_untracked_oids_are_those_of_the_answer_at_hand(alias):
+    """Another thread may have read, or doubted, what is there since."""
+    alias.learn(server(), snapshot(20000), epoch=0, moved=False)
+    alias.learn(server(), snapshot(30000), epoch=0, moved=False)
+    alias.learn_untracked(server(), snapshot(20000), [20001])
+    assert not alias.recall(server()).untracked
+    alias.withdraw()
+    alias.learn_untracked(server(), snapshot(30000), [30001])
+    alias.learn(server(), snapshot(30000), epoch=alias.epoch, moved=False)
+    assert not alias.recall(server()).untracked
 
 
 def test_many_threads_lose_nothing(alias):
