@@ -97,10 +97,11 @@ def look_after(pg_connection: Any, alias: str, *, in_pool: bool = False) -> Link
 
     *in_pool*: it is a pool that is at work on the connection.
     """
-    if not _resolver.is_installed(pg_connection.adapters):
-        _resolver.install(pg_connection.adapters)
+    # Before that test: what is registered meanwhile reaches it by one or the other.
     with _lock:
         _looked_after.add(pg_connection)
+    if not _resolver.is_installed(pg_connection.adapters):
+        _resolver.install(pg_connection.adapters)
     link = attach(pg_connection, alias)
     known = link.memory.recall(link.server)
     if known is not None:
