@@ -5,6 +5,7 @@ The error itself reaches the user as it is, with a note.
 
 from __future__ import annotations
 
+import re
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,9 @@ _REFUSALS = {
 # An internal error, and as such never translated. Others have its code as well,
 # PostGIS's of a geometry for one.
 _GONE = "cache lookup failed for type"
+# Of types that initdb made, whose OIDs no server changes; psycopg 3.2 and 3.3. What
+# anybody can send, or store, is not to cost every connection a read.
+_BUILT_IN = re.compile(r"fields cannot contain NUL|\((after|before) year ")
 
 _is_installed = False
 # Connections that were open when a type was registered: their cursors may be older.
@@ -43,7 +47,11 @@ def is_evidence(error: BaseException) -> bool:
         return False
     if error.sqlstate is None:
         # psycopg's own: "error parsing hstore". Of a BadValue the server was asked.
-        return isinstance(error, psycopg.DataError) and not isinstance(error, BadValue)
+        return (
+            isinstance(error, psycopg.DataError)
+            and not isinstance(error, BadValue)
+            and _BUILT_IN.search(str(error)) is None
+        )
     if error.sqlstate == psycopg.errors.InternalError_.sqlstate:
         return _GONE in str(error)
     return error.sqlstate in _REFUSALS

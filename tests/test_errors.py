@@ -114,6 +114,8 @@ def test_a_value_that_does_not_parse_is_evidence(anew):
         (psycopg.errors.DatatypeMismatch("column is of type hstore"), True),
         (psycopg.errors.FeatureNotSupported("cached plan"), True),
         (psycopg.DataError("error parsing hstore"), True),
+        (psycopg.DataError("timestamp too large (after year 10K): 'infinity'"), False),
+        (psycopg.DataError("date too small (before year 1)"), False),
         (psycopg.errors.UniqueViolation("duplicate"), False),
         (psycopg.errors.UndefinedTable("no such table"), False),
         (psycopg.OperationalError("the connection is lost"), False),
@@ -121,6 +123,24 @@ def test_a_value_that_does_not_parse_is_evidence(anew):
 )
 def test_what_is_evidence(error, evidence):
     assert _evidence.is_evidence(error) is evidence
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: ask_for("select %s::text", ["with\0NUL"]),
+        lambda: ask_for("select 'infinity'::timestamptz"),
+        lambda: ask_for("select '0044-03-15 BC'::date"),
+    ],
+    ids=["NUL", "infinity", "BC"],
+)
+def test_what_anybody_can_send_or_store_is_none(anew, ask):
+    """Else each would cost every connection of the alias a read."""
+    assert ask_for(SELECT) == (ANVIL["attrs"],)
+    link = link_of(connection.connection)
+    with pytest.raises((ValueError, DataError), match=r"NUL|year"):
+        ask()
+    assert link is not None and link.snapshot is not None
 
 
 def test_in_an_aborted_transaction_the_server_says_so(anew):
