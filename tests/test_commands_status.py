@@ -548,6 +548,14 @@ def test_exit_statuses(manage, service, blue):
         assert "Traceback" not in err
 
 
+def test_without_psycopg_3(manage):
+    """Django takes psycopg 2 then, and starts; a script is not to wait for ever."""
+    script = manage("PSYCOPG_IMPL=none manage.py pg_hot_status --expect 18")
+    _, err = script.communicate(timeout=60)
+    assert script.returncode == 2
+    assert "CommandError: psycopg 3 cannot be imported (requested" in err
+
+
 def test_help_says_what_it_cannot_see(manage):
     script = manage("manage.py pg_hot_status --help")
     out, _ = script.communicate(timeout=60)

@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 
-from django_pg_hot_async.checks import why_no_psycopg
+from django_pg_hot_async.management import demand_psycopg
 
 WOULD_BREAK = 1
 COULD_NOT_TELL = 2
@@ -38,12 +38,7 @@ class Command(BaseCommand):
                 " DATABASES that leads to the new server",
                 returncode=COULD_NOT_TELL,
             )
-        if why := why_no_psycopg():
-            raise CommandError(
-                f"psycopg 3 cannot be imported ({why}), and nothing is looked after"
-                ' without it: install "psycopg[binary]"',
-                returncode=COULD_NOT_TELL,
-            )
+        demand_psycopg(COULD_NOT_TELL)
         from django_pg_hot_async._preflight.columns import model_tables
         from django_pg_hot_async._preflight.facts import PreflightError
         from django_pg_hot_async._preflight.output import as_data, as_text

@@ -5,17 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 
-from django_pg_hot_async import _probe, status
-from django_pg_hot_async._probe import Answer, NotAsked
-from django_pg_hot_async._server import show_version
-from django_pg_hot_async._status import is_release
-from django_pg_hot_async._status_report import entry_of, lines, short_lines
+from django_pg_hot_async.management import demand_psycopg
 
 CANNOT_HELP = 2
 """Exit status where waiting and asking again would not help."""
@@ -69,6 +66,10 @@ class Command(BaseCommand):
                 f"{alias!r} is no alias in DATABASES; there is {known}",
                 returncode=CANNOT_HELP,
             )
+        demand_psycopg(CANNOT_HELP)
+        from django_pg_hot_async import _probe, status
+        from django_pg_hot_async._status_report import entry_of, lines, short_lines
+
         remembered = {entry["alias"]: entry for entry in status()}
         answers = _probe.ask_all([alias] if alias else connections.settings)
         entries = [
@@ -81,31 +82,23 @@ class Command(BaseCommand):
             self.stdout.write("\n".join(short_lines(entries, expected)))
         else:
             self.stdout.write("\n".join(chain.from_iterable(map(lines, entries))))
-        judge(answers, expected, is_chosen=alias is not None)
+        judge(entries, expected, is_chosen=alias is not None)
 
 
 def judge(
-    answers: dict[str, Answer | NotAsked], expected: str | None, *, is_chosen: bool
+    entries: Iterable[dict[str, Any]], expected: str | None, *, is_chosen: bool
 ) -> None:
     """Raise `CommandError` where the exit status has something to tell."""
-    failed = [
-        name
-        for name, answer in answers.items()
-        if isinstance(answer, NotAsked) and answer.state == "failed"
-    ]
+    failed = [entry["alias"] for entry in entries if entry["state"] == "failed"]
     if failed:
         raise CommandError(f"no answer from {', '.join(failed)}")
-    releases = {
-        name: show_version(answer.server.version)
-        for name, answer in answers.items()
-        if isinstance(answer, Answer)
-    }
-    if not releases and (expected or is_chosen):
+    answered = [entry for entry in entries if entry["state"] == "answered"]
+    if not answered and (expected or is_chosen):
         raise CommandError("there was nothing to ask", returncode=CANNOT_HELP)
     others = [
-        f"{name} is on {release}"
-        for name, release in releases.items()
-        if expected and not is_release(release, expected)
+        f"{entry['alias']} is on {entry['server']['release']}"
+        for entry in answered
+        if expected and not entry["is_expected"]
     ]
     if others:
         raise CommandError(f"not on {expected} yet: {', '.join(others)}")
