@@ -23,6 +23,7 @@ from django.db import (
     InternalError,
     OperationalError,
     ProgrammingError,
+    transaction,
 )
 from django.test.utils import override_settings
 from hypothesis import HealthCheck, example, given, settings
@@ -111,6 +112,8 @@ create operator evil.= (leftarg = oid, rightarg = oid, procedure = evil.same);
 create operator evil.= (leftarg = name, rightarg = name, procedure = evil.same);
 create operator evil.= (leftarg = text, rightarg = text, procedure = evil.same);
 create operator evil.> (leftarg = int2, rightarg = int4, procedure = evil.more);
+create function evil.unnest(anyarray) returns setof anyelement language plpgsql as
+    'begin raise exception ''hijacked by unnest''; end';
 create aggregate evil.json_agg(anycompatible) (sfunc = array_append,
     stype = anycompatiblearray, initcond = '{}');
 create function evil.json_build_array(variadic "any") returns json
@@ -129,6 +132,7 @@ create table evil.hstore (id int);
 SHAPES = """
 create type public.pair as (mood public.mood, number int);
 create type public.span as range (subtype = pg_catalog.int4);
+create type public.plain as enum ('x');
 """
 
 
@@ -158,17 +162,26 @@ def test_search_path_before_pg_catalog(green, declared, level, server_side):
                 "select (row('sad', 1)::public.pair), public.span(1, 2)"
             )
             assert (tuple(pair), span) == ((Mood.sad, 1), Range(1, 2))
+            assert read_in_an_older_transaction() == ("x",)
             # What evil calls hstore and citext is none.
             assert ask_for(
                 "select pg_catalog.pg_typeof(%s)::pg_catalog.text,"
                 " pg_catalog.pg_typeof(%s)::pg_catalog.text",
                 [{"a": "1"}, [{"a": "1"}]],
             ) == ("public.hstore", "public.hstore[]")
-        assert [text for text in statements if "AS t" in text]
+        for part in ("LEFT JOIN", "unnest"):
+            assert [text for text in statements if part in text]
+
+
+def read_in_an_older_transaction():
+    """Read a value whose type is to be explained to a transaction with a snapshot."""
+    with transaction.atomic():
+        ask_for("set transaction isolation level repeatable read")
+        return ask_for("select 'x'::public.plain")
 
 
 QUALIFIED = re.compile(rb"OPERATOR\(pg_catalog\.(.*?)\)|pg_catalog\.()")
-PARTS = ("_FIND_TYPES", "_LABELS", "_ATTRIBUTES", "_RANGE")
+PARTS = ("_FIND_TYPES", "_LABELS", "_ATTRIBUTES", "_RANGE", "_NAME_TYPES")
 PLACES = [
     pytest.param(part, match.span(), id=f"{part}-{match.start()}")
     for part in PARTS
@@ -196,6 +209,7 @@ def test_the_trap_shuts(hostile, declared, monkeypatch, part, span):
         assert ask_for("select attrs, feels from public.product") == (ROW[0], Mood.ok)
         pair, span = ask_for("select row('sad', 1)::public.pair, public.span(1, 2)")
         assert (tuple(pair), span) == ((Mood.sad, 1), Range(1, 2))
+        assert read_in_an_older_transaction() == ("x",)
         link: Any = link_of(connection.connection)
         assert {row.labels for row in link.snapshot.catalog.types} == {
             (),
