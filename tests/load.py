@@ -171,10 +171,11 @@ class Load:
         """In the clients themselves."""
 
     def run(self, seconds: float, every: float, servers: list[PostgreSQL]) -> int:
-        """Run for *seconds*; lead each door to the next server *every* so many.
+        """Run; lead each door to the next server *every* so many seconds.
 
-        Return how often each was. It ends with the last of *servers*, all clients
-        gone, and their pools closed.
+        As often as that makes it in *seconds*, however long it takes; return how
+        often. It ends with the last of *servers*, all clients gone, and their pools
+        closed.
         """
         self._stop.clear()
         with ExitStack() as pools:
@@ -198,7 +199,7 @@ class Load:
     ) -> int:
         begun, switches = time.monotonic(), 0
         # Back where it began: an even number of them.
-        while time.monotonic() < begun + seconds or switches % 2:
+        while switches < seconds / every or switches % 2:
             before = [door.counts["right"] for door in self.doors]
             due = begun + every * (switches + 1)
             self._stop.wait(max(0.0, due - time.monotonic()))

@@ -130,7 +130,7 @@ def at_rest():
 @pytest.mark.parametrize(
     "seconds",
     [
-        pytest.param(30, id="short", marks=pytest.mark.slow),
+        pytest.param(60, id="short", marks=pytest.mark.slow),
         pytest.param(600, id="long", marks=pytest.mark.long),
     ],
 )
@@ -165,7 +165,8 @@ def test_switches_under_load(doors, blue, green, seconds, caplog, record_propert
         f" {memory:+.1f} MB, {blocks:+} blocks"
     )
     # coverage keeps something of each thread there ever was, and tasks have many.
-    assert blocks < requests / (1 if Coverage.current() else 20) + 2000
+    allowance = requests + 2000 if Coverage.current() else requests / 50 + 700
+    assert blocks < allowance
 
 
 def test_a_forked_child_starts_with_what_is_known(green, tmp_path):
