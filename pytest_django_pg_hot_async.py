@@ -52,11 +52,13 @@ def pg_hot_stage(
 
     config = request.config
     releases = {
-        name: int(config.getini(f"pg_hot_{name}"))
+        name: release
         for name in ("blue", "green")
-        if config.getini(f"pg_hot_{name}")
+        if (release := _release(config, f"pg_hot_{name}")) is not None
     }
     aliases = config.getini("pg_hot_aliases")
+    for alias in aliases:
+        _check_alias(alias)
     with ExitStack() as stack:
         with _access_to_databases(request), _skipped_if_not_installed():
             stage = Stage(**releases, aliases=aliases, prepare=pg_hot_prepare)
@@ -74,6 +76,10 @@ def pg_hot_rehearsal(
     with the route, "service" or "pgbouncer" (``indirect=True``).
     """
     configured = request.config.getini("pg_hot_route") or "service"
+    if configured not in ("service", "pgbouncer"):
+        raise pytest.UsageError(
+            f"pg_hot_route is {configured!r}; 'service' or 'pgbouncer' expected"
+        )
     with ExitStack() as stack:
         stack.enter_context(_access_to_databases(request))
         with _skipped_if_not_installed():
@@ -89,6 +95,31 @@ def no_wrong_rows(pg_hot_rehearsal: Rehearsal) -> Iterator[Watcher]:
 
     with Watcher(pg_hot_rehearsal) as watcher:
         yield watcher
+
+
+def _release(config: pytest.Config, option: str) -> int | None:
+    """Return the release of PostgreSQL that an option asks for, if it does."""
+    from django_pg_hot_async.testing._binaries import MAJORS
+
+    value = config.getini(option)
+    if not value:
+        return None
+    if value not in map(str, MAJORS):
+        raise pytest.UsageError(
+            f"{option} is {value!r}; a release of PostgreSQL from {MAJORS[0]} to"
+            f" {MAJORS[-1]} expected"
+        )
+    return int(value)
+
+
+def _check_alias(alias: str) -> None:
+    from django.conf import settings
+
+    if alias not in settings.DATABASES:
+        raise pytest.UsageError(
+            f"pg_hot_aliases names {alias!r}, which is no alias in DATABASES; those"
+            f" there are: {', '.join(map(repr, settings.DATABASES))}"
+        )
 
 
 @contextmanager

@@ -13,6 +13,8 @@ from django.apps import apps
 from django.conf import settings
 from django.utils.connection import ConnectionDoesNotExist
 
+from ._driver import why_no_psycopg
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -22,8 +24,10 @@ def forget(alias: str | None = None) -> None:
     Nothing is sent: each connection reads again before it next decodes or sends
     a value of a tracked type. Safe in any thread, at any time. Raise
     `django.db.utils.ConnectionDoesNotExist` for an alias that is neither in
-    DATABASES nor the label of a pool.
+    DATABASES nor the label of a pool. Without psycopg 3 there is nothing to forget.
     """
+    if why_no_psycopg():
+        return
     from . import _memory
 
     if alias is None:
@@ -56,6 +60,7 @@ def work_unit(function: F | None = None) -> WorkUnit | F:
     connections of Django's that this thread, or task, has open at its beginning,
     and for all of the project's own; one that is opened later is read from anyway.
     Requests, and tasks of `django.tasks` and of Celery, begin one by themselves.
+    Without psycopg 3 nothing begins, and functions run as they are.
     """
     if function is not None:
         return WorkUnit()(function)
@@ -69,6 +74,8 @@ class WorkUnit:
     """What `work_unit` returns; it may be used again and again."""
 
     def __enter__(self) -> None:
+        if why_no_psycopg():
+            return
         from . import _work_units
 
         _work_units.begin()
@@ -77,6 +84,8 @@ class WorkUnit:
         return None
 
     async def __aenter__(self) -> None:
+        if why_no_psycopg():
+            return
         from . import _work_units
 
         await _work_units.abegin()

@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any
 
+import psycopg
 from django.db import connections
 
-from . import _tracking, conf
+from . import _connections, _tracking, conf
 from ._link import link_of
 from ._reading import read
 from ._server import Server
@@ -26,8 +27,8 @@ SECONDS = 10.0
 CONNECT_SECONDS = 5
 """How long a server has to accept a connection, where nothing else is set."""
 
-# backend_pid is the process that this query runs in; the one that a connection was
-# told of is made up by PgBouncer and its like.
+# The process that this query runs in. What the connection was told, PgBouncer and its
+# like make up.
 _ABOUT = """\
 SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int4,
        pg_catalog.pg_backend_pid(),
@@ -129,7 +130,7 @@ def wrapper_apart(alias: str) -> Any:
 def _ask(connection: Any) -> Answer | NotAsked:
     link = link_of(connection)
     if link is None:
-        return NotAsked("not_postgresql", "not PostgreSQL (it speaks its protocol)")
+        return _why_no_link(connection)
     registry = _tracking.current()
     # One transaction, for a pooler to keep on one server.
     with connection.transaction():
@@ -151,6 +152,20 @@ def _ask(connection: Any) -> Answer | NotAsked:
         is_standby=is_standby,
         is_pooled=pid != connection.info.backend_pid,
     )
+
+
+def _why_no_link(connection: Any) -> NotAsked:
+    if not isinstance(connection, psycopg.Connection):
+        return NotAsked(
+            "failed", "its backend uses no psycopg 3: nothing is looked after with it"
+        )
+    if _connections.is_postgresql(connection):
+        return NotAsked(
+            "failed",
+            "its connections are not looked after: the system check"
+            " django_pg_hot_async.E002 tells why",
+        )
+    return NotAsked("not_postgresql", "not PostgreSQL (it speaks its protocol)")
 
 
 def told(error: Exception, settings: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ import sys
 from contextlib import suppress
 from typing import Any
 
+from django.apps import apps
 from django.core.signals import setting_changed
 from django.db import connections
 from django.db.backends.signals import connection_created
@@ -54,7 +55,8 @@ def setting_was_changed(setting: str, value: Any, enter: bool, **kwargs: Any) ->
         # An alias may be left to Django now.
         connection_created.sender_receivers_cache.clear()
     elif setting == "INSTALLED_APPS":
-        if not enter and APP not in value:
+        # By name: it may be listed by its class.
+        if not enter and not apps.is_installed(APP):
             # What Django's own apps do: ready() ran only for the override.
             uninstall()
         _tracking.renew()

@@ -184,11 +184,6 @@ class Registry:
         """The Python types whose dumpers are resolved, or their full names, and
         the formats they have dumpers for; the last is used for ``%s``."""
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names that are asked for."""
-        return self.question.names
-
     def match(self, row: TypeRow) -> TrackedType | None:
         """Return the tracked type that *row* is, one declared with its schema first."""
         for schema in (row.schema, None):
@@ -198,9 +193,17 @@ class Registry:
         return None
 
     def _find_senders(self) -> Mapping[type | str, tuple[pq.Format, ...]]:
-        # Registered with nothing in them, most types tell their Python types. One
-        # whose function cannot do that tells them where it can.
+        # Registered with nothing in them, types tell their Python types.
         adapters = Registration.of(self.absent).adapters
+        for absent in self.absent:
+            if absent.failure is not None:
+                logger.warning(
+                    "the register function of the type %s raised %r, given no labels"
+                    " or attributes; values of its Python types are sent as psycopg"
+                    " sends them without it",
+                    absent.tracked,
+                    absent.failure,
+                )
         senders = dumped_types(adapters, psycopg.adapters)
         for tracked in self.types:
             for python_type in tracked.python_types:

@@ -17,6 +17,7 @@ from ._status import (
     describe_types,
     is_release,
 )
+from .checks import is_health_checked
 from .conf import Trust
 
 
@@ -74,11 +75,8 @@ def notes(alias: str, answer: Answer) -> Iterator[str]:
             )
     pool = options.get("pool")
     if pool:
-        is_checked = settings["CONN_HEALTH_CHECKS"] or (
-            isinstance(pool, dict) and pool.get("check")
-        )
         yield "connections idle in a process's pool may lead elsewhere"
-        if not is_checked:
+        if not is_health_checked(settings):
             yield "nothing checks connections of that pool: CONN_HEALTH_CHECKS is off"
     age = settings["CONN_MAX_AGE"]
     if age != 0:

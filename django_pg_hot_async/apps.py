@@ -29,8 +29,9 @@ class DjangoPgHotAsyncConfig(AppConfig):
         say. Raise `ImproperlyConfigured` where ``PG_HOT_ASYNC`` is wrong.
         """
         from . import checks
+        from ._driver import why_no_psycopg
 
-        if checks.why_no_psycopg():
+        if why_no_psycopg():
             for problem in checks.check_psycopg():
                 logger.error("%s", problem.msg)
             return

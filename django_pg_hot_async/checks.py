@@ -22,6 +22,7 @@ from django.db.utils import load_backend
 from django.dispatch import Signal
 
 from . import conf
+from ._driver import why_no_psycopg
 from .conf import Trust
 
 APP = "django_pg_hot_async"
@@ -44,7 +45,7 @@ def check_settings(
         return []
     found = list(check_psycopg())
     if not why_no_psycopg():
-        found += [*_check_receivers(), *_check_aliases()]
+        found += [*_check_receivers(), *_check_aliases(), *_check_functions()]
     return found
 
 
@@ -94,18 +95,6 @@ def check_servers(
 # What settings show
 
 
-def why_no_psycopg() -> str:
-    """Tell why psycopg 3 cannot be imported; return "" where it can.
-
-    Django takes psycopg 2 then, if that is installed.
-    """
-    try:
-        import psycopg  # noqa: F401
-    except ImportError as error:
-        return " ".join(str(error).split()) or "no reason given"
-    return ""
-
-
 def check_psycopg() -> Iterator[CheckMessage]:
     """Tell which aliases psycopg 2 serves."""
     reason = why_no_psycopg()
@@ -123,7 +112,7 @@ def check_psycopg() -> Iterator[CheckMessage]:
 
 
 def _check_receivers() -> Iterator[CheckMessage]:
-    from ._receiver import APP as connected_uid
+    from ._checkouts import UID as connected_uid
     from ._work_units import UID as begin_uid
 
     for name, signal, uid in (
@@ -159,7 +148,7 @@ def _check_pooler(alias: str, database: Mapping[str, Any]) -> Iterator[CheckMess
     if not signs:
         return
     if conf.trust(alias) < Trust.CHECKOUT:
-        path, text = _trust(alias)
+        path, text = trust_setting(alias)
         yield Warning(
             f"{' and '.join(signs)}; {text}. A pooler may move an open connection to"
             " another server, and nothing tells the client.",
@@ -201,14 +190,13 @@ def _check_reuse(alias: str, database: Mapping[str, Any]) -> Iterator[CheckMessa
     path = f"DATABASES[{alias!r}]"
     pool = database["OPTIONS"].get("pool")
     if pool:
-        sign = f"{path}['OPTIONS']['pool'] is {pool!r}"
+        # Not what it is: it may have a password in it.
+        sign = f"{path}['OPTIONS']['pool'] is set"
     elif database["CONN_MAX_AGE"] != 0:
         sign = f"{path}['CONN_MAX_AGE'] is {database['CONN_MAX_AGE']!r}"
     else:
         return
-    # Django 6.1 and on takes a check; before it, none but its own.
-    own_check = isinstance(pool, Mapping) and pool.get("check") is not None
-    if database["CONN_HEALTH_CHECKS"] or own_check:
+    if is_health_checked(database):
         return
     yield Warning(
         f"{path}['CONN_HEALTH_CHECKS'] is {database['CONN_HEALTH_CHECKS']!r}, and"
@@ -218,15 +206,24 @@ def _check_reuse(alias: str, database: Mapping[str, Any]) -> Iterator[CheckMessa
     )
 
 
+def is_health_checked(database: Mapping[str, Any]) -> bool:
+    """Whether a connection that is used again is checked before."""
+    pool = database["OPTIONS"].get("pool")
+    # Django 6.1 and on takes a check; before it, none but its own.
+    own_check = isinstance(pool, Mapping) and pool.get("check") is not None
+    return bool(database["CONN_HEALTH_CHECKS"]) or own_check
+
+
 def _check_transactions(
     alias: str, database: Mapping[str, Any]
 ) -> Iterator[CheckMessage]:
     if conf.trust(alias) is not Trust.CHECKOUT or database["ATOMIC_REQUESTS"]:
         return
     path = f"DATABASES[{alias!r}]['ATOMIC_REQUESTS']"
+    _, text = trust_setting(alias)
     yield Info(
-        f"{path} is {database['ATOMIC_REQUESTS']!r}, and {_trust(alias)[1]}. A pooler"
-        " may move the connection in the middle of a request, if that is not one"
+        f"{path} is {database['ATOMIC_REQUESTS']!r}, and {text}. A pooler may"
+        " move the connection in the middle of a request, if that is not one"
         " transaction.",
         hint=f"Set {path} to True, or put what belongs together into"
         " transaction.atomic() yourself and silence this.",
@@ -234,12 +231,28 @@ def _check_transactions(
     )
 
 
+def _check_functions() -> Iterator[CheckMessage]:
+    from . import _tracking
+
+    registry = _tracking.current()
+    for absent in registry.absent:
+        if absent.failure is not None:
+            yield Error(
+                f"The register function of the type {str(absent.tracked)!r} raised"
+                f" {absent.failure!r}, given a type without labels or attributes, as"
+                " on a server that lacks the type. So it is not known for which Python"
+                " types it registers dumpers, and psycopg's own send them.",
+                hint="Have it take an info with nothing in it.",
+                id=f"{APP}.E004",
+            )
+
+
 # What servers say
 
 
 def _check_answer(alias: str, answer: Any) -> Iterator[CheckMessage]:
     if answer.is_pooled and conf.trust(alias) < Trust.CHECKOUT:
-        path, text = _trust(alias)
+        path, text = trust_setting(alias)
         yield Warning(
             f"DATABASES[{alias!r}] leads to {answer.server} through a pooler;"
             f" {text}. A pooler may move an open connection to another server, and"
@@ -297,7 +310,7 @@ def _aliases(driver: str = "psycopg") -> dict[str, Mapping[str, Any]]:
     return found
 
 
-def _trust(alias: str) -> tuple[str, str]:
+def trust_setting(alias: str) -> tuple[str, str]:
     """Return the path of the setting that decides for *alias*, and what it is."""
     value = getattr(settings, conf.SETTING, None) or {}
     own = value.get("ALIASES", {}).get(alias) or {}

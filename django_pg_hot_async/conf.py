@@ -91,14 +91,17 @@ def is_off(alias: str) -> bool:
 def _alias_trust(path: str, options: Any, default: Trust) -> Trust | None:
     if options is None:
         return None
-    options = _mapping(path, options, {"TRUST"})
+    options = _mapping(path, options, {"TRUST"}, ", or None to leave it to Django")
     return _trust(f"{path}['TRUST']", options["TRUST"]) if options else default
 
 
-def _mapping(path: str, value: Any, keys: set[str]) -> Mapping[str, Any]:
+def _mapping(
+    path: str, value: Any, keys: set[str], otherwise: str = ""
+) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise ImproperlyConfigured(
-            f"{path} is {value!r}; it must be a dict with the keys {_listed(keys)}."
+            f"{path} is {value!r}; it must be a dict with the keys"
+            f" {_listed(keys)}{otherwise}."
         )
     unknown = [key for key in value if key not in keys]
     if unknown:

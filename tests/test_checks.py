@@ -28,7 +28,14 @@ from django.test.utils import override_settings
 from psycopg.types.enum import EnumInfo, register_enum
 
 import django_pg_hot_async
-from django_pg_hot_async import _receiver, _tracking, _work_units, checks, register_type
+from django_pg_hot_async import (
+    _checkouts,
+    _receiver,
+    _tracking,
+    _work_units,
+    checks,
+    register_type,
+)
 from django_pg_hot_async.testing import PgBouncer
 
 from .scenarios import KINDS, connections, database, lead, trust
@@ -139,7 +146,7 @@ def run(code, path, **env):
 @pytest.mark.parametrize(
     "signal, name, uid",
     [
-        (connection_created, "connection_created", _receiver.APP),
+        (connection_created, "connection_created", _checkouts.UID),
         (request_started, "request_started", _work_units.UID),
     ],
 )
@@ -257,7 +264,7 @@ def test_w002_names_settings_and_values(alias):
         " DATABASES['default']['CONN_MAX_AGE'] is 60."
     )
     alias(**POOL)
-    assert "DATABASES['default']['OPTIONS']['pool'] is True." in found()["W002"].msg
+    assert "DATABASES['default']['OPTIONS']['pool'] is set." in found()["W002"].msg
 
 
 def test_w003_names_settings_and_values(alias):
@@ -364,6 +371,42 @@ def test_w005_a_type_that_the_server_lacks(alias, green, declare):
         green.execute("drop domain positive", dbname="shop")
 
 
+def test_an_app_listed_by_its_class_stays(tmp_path):
+    """After somebody's override_settings(), too."""
+    (tmp_path / "mine.py").write_text(
+        "from django_pg_hot_async.apps import DjangoPgHotAsyncConfig\n"
+        "class Mine(DjangoPgHotAsyncConfig): pass\n"
+    )
+    override = """
+from django.test.utils import override_settings
+with override_settings(INSTALLED_APPS=["django.contrib.sessions"]):
+    pass
+for message in run_checks():
+    print(message.id, message.msg)
+"""
+    for name in ("mine.Mine", "django_pg_hot_async.apps.DjangoPgHotAsyncConfig"):
+        process = run(START.format(apps=[name]) + override, tmp_path)
+        assert process.stdout == "", name
+
+
+def test_without_psycopg_3_nothing_public_breaks(tmp_path):
+    """A health view, and a nightly job, of a project that is on its way from 2."""
+    code = """
+import asyncio
+from django_pg_hot_async import forget, status, work_unit
+@work_unit
+def job(): return "done"
+@work_unit
+async def ajob(): return "done"
+print(status(), job(), asyncio.run(ajob()))
+forget(); forget("default"); work_unit()
+with work_unit(): print("done")
+"""
+    start = START.format(apps=["django_pg_hot_async"]).partition("from django.core")[0]
+    process = run(start + code, tmp_path, PSYCOPG_IMPL="none")
+    assert process.stdout == "[] done done\ndone\n"
+
+
 def test_w005_a_type_of_another_kind(alias, green, declare):
     lead("default", green.database("shop"))
     declare("product", EnumInfo, register_enum)
@@ -383,6 +426,23 @@ def test_e003_a_register_function_that_raises(alias, green, declare):
         "The register function of the type 'mood' raised LookupError('no such mood'),"
         " given the type as it is on PostgreSQL"
     )
+
+
+def test_e004_a_register_function_that_needs_labels(alias, declare, caplog):
+    """Else the Enum would be sent by psycopg's dumper, whatever it was given."""
+
+    def register_first(info, context):
+        assert info.labels[0]
+        register_enum(info, context)
+
+    declare("mood", EnumInfo, register_first)
+    assert found()["E004"].msg == (
+        "The register function of the type 'mood' raised"
+        " IndexError('list index out of range'), given a type without labels or"
+        " attributes, as on a server that lacks the type. So it is not known for which"
+        " Python types it registers dumpers, and psycopg's own send them."
+    )
+    assert "function of the type mood raised IndexError" in caplog.text
 
 
 class Posing:

@@ -389,6 +389,15 @@ def test_a_project_without_postgresql(aliases):
     assert run_failing("--expect", "18")[1:] == ("there was nothing to ask", 2)
 
 
+def test_connections_that_nobody_looks_after(blue, aliases, without_app):
+    """A ready() that was overridden: PostgreSQL it is, and a script is to know."""
+    aliases(default=shop(blue))
+    text, error, status = run_failing()
+    assert "its connections are not looked after: the system check" in text
+    assert "django_pg_hot_async.E002 tells why" in text
+    assert (error, status) == ("no answer from default", 1)
+
+
 def test_a_server_that_is_not_postgresql(blue, aliases, monkeypatch):
     """CockroachDB speaks the protocol; nothing of ours is sent to it."""
     monkeypatch.setattr(_connections, "is_postgresql", lambda connection: False)

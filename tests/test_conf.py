@@ -37,8 +37,8 @@ from django_pg_hot_async.conf import Trust
         ),
         (
             {"ALIASES": {"default": "server"}},
-            "PG_HOT_ASYNC['ALIASES']['default'] is 'server'; it must be a dict with"
-            " the keys 'TRUST'.",
+            "PG_HOT_ASYNC['ALIASES']['default'] is 'server'; it must be a dict with the"
+            " keys 'TRUST', or None to leave it to Django.",
         ),
         (
             {"ALIASES": {"default": {"TRUST": "never"}}},

@@ -120,7 +120,7 @@ def test_order_of_installed_apps(apps, receivers):
 def test_without_contrib_postgres_its_types_are_not_tracked(green):
     lead("default", database(green.database("shop"), KINDS["C1"]))
     with override_settings(INSTALLED_APPS=["django_pg_hot_async"]):
-        assert _tracking.current().names == ()
+        assert _tracking.current().question.names == ()
         with green.statements() as statements:
             assert ask_for(ROW) == ('"a"=>"1"', "{x}")
             with pytest.raises(ProgrammingError, match="cannot adapt type 'dict'"):

@@ -770,7 +770,7 @@ def test_a_connection_to_no_database_is_djangos(places, reads):
 def test_uninstalled_it_is_djangos(places, without_app):
     for (owner, name), django in _postgis._DJANGOS.items():
         assert vars(owner)[name] is django
-    assert _tracking.current().names == ("hstore", "citext")
+    assert _tracking.current().question.names == ("hstore", "citext")
     template = connection.get_connection_params()["context"]
     with pytest.raises(psycopg.ProgrammingError):
         template.get_dumper(PostGISAdapter, psycopg.adapt.PyFormat.TEXT)
@@ -805,7 +805,7 @@ def test_it_is_imported_only_where_databases_has_such_a_backend(engine, imported
         print("django_pg_hot_async._postgis" in sys.modules)
         print("django.contrib.gis.db.backends.postgis.base" in sys.modules)
         from django_pg_hot_async import _tracking
-        print("geometry" in _tracking.current().names)
+        print("geometry" in _tracking.current().question.names)
     """
     result = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)],

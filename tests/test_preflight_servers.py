@@ -399,6 +399,7 @@ def test_left_to_django(sides):
         "hstore has another OID there, and default is left to Django"
     )
     assert said.count("OTHER OID, NOT HANDLED") == 2
+    assert {pair.verdict for pair in report.types} == {"not_handled"}
     sides.create([], ["drop extension citext"])
     with override_settings(PG_HOT_ASYNC={"ALIASES": {"default": None}}):
         codes = [finding.code for finding in sides.compare().of("break")]

@@ -244,6 +244,22 @@ def test_prepared(pg_hot_rehearsal):
     assert results(done) == {"test_prepared": "PASSED"}, done.stdout
 
 
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("pg_hot_blue=15.3", "pg_hot_blue is '15.3'; a release of PostgreSQL from 14"),
+        ("pg_hot_green=13", "pg_hot_green is '13'; a release of PostgreSQL from 14"),
+        ("pg_hot_route=dns", "pg_hot_route is 'dns'; 'service' or 'pgbouncer'"),
+        ("pg_hot_aliases=shop", "pg_hot_aliases names 'shop', which is no alias"),
+    ],
+)
+def test_an_option_that_is_wrong(project, run, option, said):
+    (project / "test_it.py").write_text("def test_it(pg_hot_rehearsal): pass")
+    done = run("test_it.py", "-o", option)
+    assert results(done) == {"test_it": "ERROR"}, done.stdout
+    assert said in done.stdout
+
+
 @pytest.mark.parametrize("place", ["servers", "pgbouncer"])
 def test_what_is_not_installed(project, run, place):
     """Skipped with the reason; not so in CI, where nobody reads of it."""

@@ -10,7 +10,7 @@ from typing import Any
 from .facts import Facts, TypeFacts
 from .report import Report
 from .servers import ExtensionPair
-from .types import VERDICTS, TypePair
+from .types import VERDICTS
 
 FORMAT = 1
 """Of the JSON; keys may be added under it, none is taken away."""
@@ -23,6 +23,7 @@ _WORDS = {
     "only_green": "new",
     "same_oid": "same OID",
     "other_oid": "other OID, handled",
+    "not_handled": "OTHER OID, NOT HANDLED",
     "other_shape": "OTHER SHAPE",
     "other_schema": "OTHER SCHEMA",
     "not_visible": "NOT VISIBLE",
@@ -84,7 +85,13 @@ def _type_rows(report: Report) -> list[list[str]]:
     for wanted, group in groupby(report.types, lambda pair: pair.wanted):
         pairs = sorted(group, key=lambda pair: -VERDICTS.index(pair.verdict))
         rows += [
-            [str(wanted), _place(pair.blue), "->", _place(pair.green), _word(pair)]
+            [
+                str(wanted),
+                _place(pair.blue),
+                "->",
+                _place(pair.green),
+                _WORDS[pair.verdict],
+            ]
             for pair in pairs[:PAIRS_A_TYPE]
         ]
         if (more := len(pairs) - PAIRS_A_TYPE) > 0:
@@ -94,11 +101,6 @@ def _type_rows(report: Report) -> list[list[str]]:
 
 def _place(type: TypeFacts | None) -> str:
     return f"{type.schema} {type.oid}" if type else "-"
-
-
-def _word(pair: TypePair) -> str:
-    is_unhandled = any(finding.code == "not_handled" for finding in pair.findings)
-    return "OTHER OID, NOT HANDLED" if is_unhandled else _WORDS[pair.verdict]
 
 
 def _extension_row(pair: ExtensionPair) -> list[str]:

@@ -6,7 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from django_pg_hot_async import conf
-from django_pg_hot_async.checks import signs_of_a_pooler
+from django_pg_hot_async.checks import (
+    is_health_checked,
+    signs_of_a_pooler,
+    trust_setting,
+)
 from django_pg_hot_async.conf import Trust
 
 from .facts import Facts, Finding
@@ -21,7 +25,7 @@ def find_in_settings(
     options = settings["OPTIONS"]
     pool = options.get("pool")
     stays_open = bool(pool) or settings["CONN_MAX_AGE"] != 0
-    if stays_open and not _is_checked(settings, pool):
+    if stays_open and not is_health_checked(settings):
         what = "a pool" if pool else f"CONN_MAX_AGE {settings['CONN_MAX_AGE']!r}"
         yield Finding(
             "warning",
@@ -49,9 +53,7 @@ def _find_in_trust(
     alias: str, evidence: str, blue: Facts, green: Facts
 ) -> Iterator[Finding]:
     trust = conf.trust(alias)
-    path = f"{conf.SETTING}['TRUST']"
-    if alias in conf.read().aliases:
-        path = f"{conf.SETTING}['ALIASES'][{alias!r}]['TRUST']"
+    path, _ = trust_setting(alias)
     if evidence and trust < Trust.CHECKOUT:
         yield Finding(
             "warning",
@@ -71,11 +73,6 @@ def _find_in_trust(
             " version: behind one address they are taken for one",
             f'{path} = "connection"',
         )
-
-
-def _is_checked(settings: Mapping[str, Any], pool: Any) -> bool:
-    own_check = isinstance(pool, Mapping) and pool.get("check") is not None
-    return bool(settings["CONN_HEALTH_CHECKS"]) or own_check
 
 
 def _pooler(settings: Mapping[str, Any], facts: Facts) -> str:

@@ -14,6 +14,7 @@ VERDICTS = (
     "only_green",
     "same_oid",
     "other_oid",
+    "not_handled",
     "other_shape",
     "other_schema",
     "not_visible",
@@ -185,7 +186,8 @@ def _unhandled(pair: TypePair, alias: str) -> TypePair:
         f"Take {alias!r} out of PG_HOT_ASYNC['ALIASES'], where it is None; or restart"
         " every process at the cutover.",
     )
-    return replace(pair, findings=(*pair.findings, finding))
+    worst = max(pair.verdict, "not_handled", key=VERDICTS.index)
+    return replace(pair, verdict=worst, findings=(*pair.findings, finding))
 
 
 def _finding(

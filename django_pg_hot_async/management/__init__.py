@@ -2,7 +2,7 @@
 
 from django.core.management.base import CommandError
 
-from django_pg_hot_async.checks import why_no_psycopg
+from django_pg_hot_async._driver import why_no_psycopg
 
 
 def demand_psycopg(returncode: int) -> None:

@@ -16,10 +16,8 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from signal import SIGKILL, SIGQUIT, Signals
+from signal import SIGKILL, Signals
 from typing import Any
-
-__all__ = ["SIGKILL", "SIGQUIT", "Keeper", "NotInstalled", "StartError"]
 
 SUPERVISOR = Path(__file__).with_name("_supervisor.py")
 

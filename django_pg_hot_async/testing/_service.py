@@ -23,7 +23,7 @@ class Server(Protocol):
 
 
 class ServiceFile:
-    """A temporary ``pg_service.conf``, gone when this process is.
+    """A temporary ``pg_service.conf``, gone after the block, or when this process is.
 
     For the block of a ``with`` statement, and for this process and those it starts,
     it is the file libpq reads. Each new connection reads it anew.

@@ -22,7 +22,7 @@ class Command(BaseCommand):
         " would work, 1 where it would break, 2 where it could not be found out."
     )
     # It has to work on the night on which something is wrong.
-    requires_system_checks: list[str] = []  # noqa: RUF012
+    requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("blue", help="the alias as the project uses it now")
