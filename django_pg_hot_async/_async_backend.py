@@ -24,7 +24,8 @@ from ._errors import Noticing
 from ._link import link_of
 from .conf import Trust
 
-# AsyncDatabaseWrapper's two methods and its _pg_version: django-async-backend 6.1.5.
+# Of AsyncDatabaseWrapper these three, ._pg_version and .wrap_database_errors:
+# django-async-backend 6.1.5.
 _configure_connection = AsyncDatabaseWrapper._configure_connection
 _init_connection_state = AsyncDatabaseWrapper.init_connection_state
 _cursor = AsyncDatabaseWrapper._cursor
@@ -39,14 +40,14 @@ async def configure_connection(wrapper: Any, connection: Any) -> Any:
     commit = await _configure_connection(wrapper, connection)
     if _connections.is_ours(wrapper, connection):
         link = link_of(connection) or _connections.look_after(connection, wrapper.alias)
-        link.is_told = True
+        link.tells_checkouts = True
         if connection is not wrapper.connection and link.awaits_read:
             await link.averify(connection)
     return commit
 
 
 def init_connection_state(wrapper: Any) -> Awaitable[None]:
-    """Begin a checkout. No coroutine of its own: it would cost more than it does."""
+    """Begin a checkout. No coroutine of its own: one costs more than what this does."""
     link = link_of(wrapper.connection)
     if link is not None and link.memory.trust >= Trust.CHECKOUT:
         link.renew()

@@ -7,8 +7,7 @@ something else in the place of a catalog table or function.
 from __future__ import annotations
 
 import json
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from psycopg import errors, generators, pq
@@ -25,8 +24,9 @@ FIRST_NORMAL_OID = 16384
 MARK = b"/* django_pg_hot_async */ "
 """What every statement of this package begins with, in logs and pg_stat_activity."""
 
-TYPES_A_CHECK = 64
-"""A target list holds 1,664 entries: MaxTupleAttributeNumber in htup_details.h."""
+MAX_CONFIRMED = 64
+"""The most types that are confirmed rather than read: two columns of an answer each,
+which has 1,664 at most (MaxTupleAttributeNumber in access/htup_details.h)."""
 
 # The outer join keeps one row when the server has none of the types, so the
 # version is always read. format_type() qualifies a name only where the
@@ -58,17 +58,24 @@ _RANGE = b"""\
  FROM pg_catalog.pg_range AS r WHERE r.rngtypid OPERATOR(pg_catalog.=) t.oid
  OR r.rngmultitypid OPERATOR(pg_catalog.=) t.oid)"""
 
+_CONFIRM = b"%sSELECT pg_catalog.current_setting('server_version_num')"
+_CONFIRM_TYPE = b", '%d'::pg_catalog.regtype"
+
 # Looked up in the server's cache of types, which is never older than the statement.
-_NAME_TYPES = b"""\
-%sSELECT pg_catalog.format_type(t.oid, NULL)
-FROM pg_catalog.unnest(ARRAY[%s]::pg_catalog.oid[]) AS t (oid)"""
+# Compared there: not every client encoding can write the name of every type.
+_FIND_NEWER = b"""\
+%sSELECT n.name
+FROM pg_catalog.unnest(ARRAY[%s]::pg_catalog.oid[]) AS t (oid),
+     pg_catalog.unnest(ARRAY[%s]::pg_catalog.text[]) AS n (name)
+WHERE pg_catalog.right(
+        pg_catalog.concat(
+            '.', pg_catalog.rtrim(pg_catalog.format_type(t.oid, NULL), '[]')
+        ),
+        pg_catalog.length(pg_catalog.quote_ident(n.name)) OPERATOR(pg_catalog.+) 1
+    ) OPERATOR(pg_catalog.=) pg_catalog.concat('.', pg_catalog.quote_ident(n.name))"""
 
 _FRESH = ("read committed", "read uncommitted")
 """The levels of isolation at which each statement sees what is there when it begins."""
-
-_IDENTIFIER = r'("(?:[^"]|"")+"|[^".]+?)'
-_NAME = re.compile(rf"(?:{_IDENTIFIER}\.)?{_IDENTIFIER}(\[\])?")
-"""What format_type() returns: a schema where one is needed, a type, maybe an array."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +87,7 @@ class Question:
     kinds: frozenset[str] = frozenset()
     """``pg_type.typtype``."""
     oids: frozenset[int] = frozenset()
-    """What values at hand are of: whether they are of these types."""
+    """Of values at hand. A transaction may be too old to see of which types."""
 
     def __bool__(self) -> bool:
         return bool(self.names)
@@ -133,14 +140,16 @@ class Catalog:
 
     version: int
     types: tuple[TypeRow, ...]
+    is_old: bool = field(default=False, compare=False)
+    """Whether it is as of the snapshot of a transaction, and types may be newer."""
 
 
 NOTHING = Catalog(0, ())
 """What is known before anything was read."""
 
 
-class Check:
-    """The question whether a server has what *catalog* has, and the answer yes.
+class Confirmation:
+    """The question whether a server still has what *catalog* has, and the answer yes.
 
     The server is asked what it calls each OID, which is looked up in its cache of
     types. To plan and run a query of tables, a fresh backend has to fill many more.
@@ -155,27 +164,26 @@ class Check:
             # Qualified where the search_path asks for it, so that they tell as well
             # which of two types of one name it leads to.
             names += (row.regtype, f"{row.regtype}[]" if row.array_oid else "-")
-        self.statement = (
-            MARK
-            + b"SELECT pg_catalog.current_setting('server_version_num')"
-            + b"".join(b", '%d'::pg_catalog.regtype" % oid for oid in oids)
-        )
+        self.statement = _CONFIRM % MARK + b"".join(_CONFIRM_TYPE % oid for oid in oids)
         # In UTF-8: a name that another client encoding writes otherwise is read.
         self.answer = [name.encode() for name in (str(catalog.version), *names)]
 
-    def is_confirmed_by(self, result: PGresult) -> bool:
+    def is_given_by(self, result: PGresult) -> bool:
         """Whether *result* is that answer."""
         values = [result.get_value(0, column) for column in range(result.nfields)]
         return values == self.answer
 
 
 def read_types(
-    pgconn: PGconn, question: Question, encoding: str, check: Check | None = None
+    pgconn: PGconn,
+    question: Question,
+    encoding: str,
+    confirmation: Confirmation | None = None,
 ) -> PQGen[Catalog]:
     """Read the types that *question* is about: one round trip.
 
-    With *check*, ask whether the server has what it had, which is cheaper; where it
-    has not, a second round trip reads.
+    With a *confirmation*, ask for that first, which is cheaper; where it is not given,
+    a second round trip reads.
 
     A psycopg generator: it sends, yields while it has to wait, and leaves the
     waiting to its caller. libpq must be idle and outside a pipeline; a
@@ -187,16 +195,17 @@ def read_types(
     if encoding == "ascii":
         # SQL_ASCII: the server sends bytes as it stores them, mostly UTF-8.
         encoding = "utf-8"
-    if check is not None:
-        result = yield from _ask(pgconn, check.statement, encoding)
-        if check.is_confirmed_by(result):
-            return check.catalog
+    if confirmation is not None:
+        result = yield from _ask(pgconn, confirmation.statement, encoding)
+        if confirmation.is_given_by(result):
+            return confirmation.catalog
     in_transaction = pgconn.transaction_status == pq.TransactionStatus.INTRANS
     result = yield from _ask(pgconn, _statement(pgconn, question, encoding), encoding)
     catalog = _parse(result, encoding)
     isolation = _text(result.get_value(0, 1), encoding)
     if in_transaction and isolation not in _FRESH:
         yield from _look_for_newer(pgconn, question, encoding, catalog, isolation)
+        return replace(catalog, is_old=True)
     return catalog
 
 
@@ -212,25 +221,19 @@ def _look_for_newer(
     missing = sorted(question.oids - found)
     if not missing:
         return
-    oids = b", ".join(b"%d" % oid for oid in missing)
-    result = yield from _ask(pgconn, _NAME_TYPES % (MARK, oids), encoding)
-    for row in range(result.ntuples):
-        name = _text(result.get_value(row, 0), encoding)
-        if _bare(name) in question.names:
-            raise errors.SerializationFailure(
-                f"the type {name} was created after the snapshot of this transaction,"
-                f" whose isolation level is {isolation}, and cannot be read in it;"
-                " run the transaction again"
-            )
-
-
-def _bare(name: str) -> str:
-    """Return the pg_type.typname of the type, or of the element, that *name* is of."""
-    match = _NAME.fullmatch(name)
-    identifier = match[2] if match is not None else name
-    if identifier.startswith('"'):
-        return identifier[1:-1].replace('""', '"')
-    return identifier
+    statement = _FIND_NEWER % (
+        MARK,
+        b", ".join(b"%d" % oid for oid in missing),
+        _literals(pgconn, question.names, encoding),
+    )
+    result = yield from _ask(pgconn, statement, encoding)
+    if result.ntuples:
+        name = _text(result.get_value(0, 0), encoding)
+        raise errors.SerializationFailure(
+            f"the type {name} was created after the snapshot of this transaction,"
+            f" whose isolation level is {isolation}, and cannot be read in it;"
+            " run the transaction again"
+        )
 
 
 def _ask(pgconn: PGconn, statement: bytes, encoding: str) -> PQGen[PGresult]:
@@ -247,11 +250,6 @@ def _ask(pgconn: PGconn, statement: bytes, encoding: str) -> PQGen[PGresult]:
 
 
 def _statement(pgconn: PGconn, question: Question, encoding: str) -> bytes:
-    escape = pq.Escaping(pgconn).escape_literal
-    # A name that the client encoding cannot write cannot come from there either.
-    literals = [
-        bytes(escape(name.encode(encoding, "replace"))) for name in question.names
-    ]
     parts = [
         part if question.kinds.intersection(kinds) else b"NULL"
         for part, kinds in (
@@ -260,7 +258,14 @@ def _statement(pgconn: PGconn, question: Question, encoding: str) -> bytes:
             (_RANGE, {"r", "m"}),
         )
     ]
-    return _FIND_TYPES % (MARK, *parts, b", ".join(literals))
+    names = _literals(pgconn, question.names, encoding)
+    return _FIND_TYPES % (MARK, *parts, names)
+
+
+def _literals(pgconn: PGconn, names: Sequence[str], encoding: str) -> bytes:
+    escape = pq.Escaping(pgconn).escape_literal
+    # A name that the client encoding cannot write cannot come from there either.
+    return b", ".join(bytes(escape(name.encode(encoding, "replace"))) for name in names)
 
 
 def _parse(result: PGresult, encoding: str) -> Catalog:

@@ -32,7 +32,8 @@ class ServerState:
     port: str
     dbname: str
     types: Mapping[str, int] | None
-    """OID of each tracked type by name; None where they have not been read."""
+    """OID of each tracked type by name, of several of one name by "schema.name"; None
+    where they have not been read."""
 
 
 def announce(change: Change, *, in_query: bool) -> None:
@@ -103,7 +104,7 @@ def _state(server: Server, snapshot: Snapshot | None) -> ServerState:
         host=server.host,
         port=server.port,
         dbname=server.dbname,
-        types=None if snapshot is None else snapshot.by_name(),
+        types=None if snapshot is None else _oids(snapshot),
     )
 
 
@@ -135,13 +136,28 @@ def _log(change: Change) -> None:
         )
 
 
+def _oids(snapshot: Snapshot | None) -> dict[str, int]:
+    types = {} if snapshot is None else snapshot.by_name()
+    return {name: row.oid for name, row in types.items()}
+
+
 def moved_types(old: Snapshot | None, new: Snapshot) -> str:
-    """Write which types have other OIDs now: ``hstore 16386 -> 16497, ...``."""
-    before = {} if old is None else old.by_name()
-    after = new.by_name()
+    """Write which types are others now: ``hstore 16386 -> 16497, ...``."""
+    before, after = _oids(old), _oids(new)
     moves = [
         f"{name} {before.get(name, 'absent')} -> {after.get(name, 'absent')}"
         for name in sorted({*before, *after})
         if before.get(name) != after.get(name)
     ]
-    return ", ".join(moves) or "same OIDs"
+    return ", ".join(moves) or _reshaped_types(old, new)
+
+
+def _reshaped_types(old: Snapshot | None, new: Snapshot) -> str:
+    """Write which types are made of something else, under the OIDs that they had."""
+    before = {} if old is None else old.by_name()
+    names = [
+        name
+        for name, row in new.by_name().items()
+        if name in before and before[name].identity != row.identity
+    ]
+    return f"same OIDs; changed: {', '.join(names)}" if names else "same OIDs"

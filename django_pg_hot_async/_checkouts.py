@@ -41,7 +41,7 @@ def init_connection_state(wrapper: Any) -> None:
             return
     elif link.memory.trust >= _CHECKOUT:
         link.renew()
-    link.is_told = True
+    link.tells_checkouts = True
 
 
 def connected(
@@ -51,7 +51,7 @@ def connected(
     link = link_of(connection.connection)
     if link is None:
         look_after(connection)
-    elif not link.is_told:
+    elif not link.tells_checkouts:
         link.renew()
     elif sender is not None:
         spare(sender)

@@ -5,18 +5,22 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import pq
 from psycopg._cursor_base import BaseCursor
+from psycopg._pipeline_base import BasePipeline
 from psycopg.adapt import PyFormat
 from psycopg.types import TypesRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from types import FrameType
 
     from psycopg import abc
+    from psycopg.abc import PQGen
     from psycopg.adapt import AdaptersMap
     from psycopg.types import TypeInfo
     from psycopg.types.composite import CompositeInfo
@@ -112,11 +116,16 @@ def drop_result(context: Any) -> None:
 
 _start_query = BaseCursor._start_query
 _raise_for_result = BaseCursor._raise_for_result
+_stream_send_gen = BaseCursor._stream_send_gen
+_start_copy_gen = BaseCursor._start_copy_gen
+_executemany_gen_pipeline = BaseCursor._executemany_gen_pipeline
+_enter_pipeline = BasePipeline._enter_gen
 
 
 def follow_cursors(
     begin: Callable[[Any], bool],
     refused: Callable[[Any, psycopg.Error], None],
+    ahead: Callable[[Any], PQGen[None]],
     *,
     each: bool,
     adapt: Callable[[Any], bool] | None = None,
@@ -127,8 +136,11 @@ def follow_cursors(
     kept from the execution before: psycopg does so where a cursor gets the same
     query object again, and then asks nobody. Unless *each* execution matters, it is
     called for those only. *refused* gets the connection and the error that is
-    about to be raised. *adapt*, if given, is called before each execution with the
-    cursor, and tells whether it changed its adapters.
+    about to be raised. *ahead* makes a generator that is run, for a cursor or a
+    connection, before rows arrive one by one or a pipeline begins: ``stream()``,
+    COPY, ``executemany(returning=True)``, ``pipeline()``. *adapt*, if given, is
+    called before each execution with the cursor, and tells whether it changed its
+    adapters.
     """
 
     # BaseCursor._start_query(), which each way of executing goes through;
@@ -156,9 +168,41 @@ def follow_cursors(
             refused(self._conn, error)
             raise
 
+    # ._stream_send_gen(), ._start_copy_gen(), ._executemany_gen_pipeline(), and
+    # BasePipeline._enter_gen(), which executemany() goes through with a lock of its
+    # own, ._lock: psycopg 3.2.13 and 3.3.9.
+    def start_ahead(cursor: Any) -> PQGen[None]:
+        if not (cursor.closed or cursor._conn._pipeline):
+            # In the transaction that psycopg begins for it, if it does.
+            yield from cursor._conn._start_query()
+            yield from ahead(cursor)
+
+    def stream_send(self: Any, *args: Any, **kwargs: Any) -> Any:
+        yield from start_ahead(self)
+        yield from _stream_send_gen(self, *args, **kwargs)
+
+    def start_copy(self: Any, *args: Any, **kwargs: Any) -> Any:
+        yield from start_ahead(self)
+        yield from _start_copy_gen(self, *args, **kwargs)
+
+    def executemany(self: Any, query: Any, params_seq: Any, returning: bool) -> Any:
+        if returning:
+            yield from ahead(self)
+        yield from _executemany_gen_pipeline(self, query, params_seq, returning)
+
+    def enter_pipeline(self: Any) -> Any:
+        if self.level == 0 and self._lock is self._conn.lock:
+            yield from ahead(self._conn)
+        yield from _enter_pipeline(self)
+
     cursors: Any = BaseCursor
     cursors._start_query = start_query if adapt is None else adapt_and_start
     cursors._raise_for_result = raise_for_result
+    cursors._stream_send_gen = stream_send
+    cursors._start_copy_gen = start_copy
+    cursors._executemany_gen_pipeline = executemany
+    pipelines: Any = BasePipeline
+    pipelines._enter_gen = enter_pipeline
 
 
 def leave_cursors() -> None:
@@ -166,6 +210,11 @@ def leave_cursors() -> None:
     cursors: Any = BaseCursor
     cursors._start_query = _start_query
     cursors._raise_for_result = _raise_for_result
+    cursors._stream_send_gen = _stream_send_gen
+    cursors._start_copy_gen = _start_copy_gen
+    cursors._executemany_gen_pipeline = _executemany_gen_pipeline
+    pipelines: Any = BasePipeline
+    pipelines._enter_gen = _enter_pipeline
 
 
 def drop_prepared_statements(connection: Any) -> None:
@@ -202,3 +251,40 @@ def share_types(
     else:
         for info in infos:
             adapters.types.add(info)
+
+
+# Who holds Connection.lock where loaders and dumpers are made, by the code that runs,
+# and its variable "self": psycopg 3.2.13 and 3.3.9.
+_WAIT = psycopg.Connection.wait.__code__
+_HOLDERS = frozenset(
+    [
+        _WAIT,
+        psycopg.Cursor.stream.__code__,
+        psycopg.Copy.set_types.__code__,
+        psycopg.Copy.read_row.__code__,
+        psycopg.Copy.write_row.__code__,
+    ]
+)
+
+
+def is_held_here(connection: psycopg.Connection[Any]) -> bool:
+    """Whether it is this thread that holds the lock; it does not say who does."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code in _HOLDERS:
+            holder = frame.f_locals["self"]
+            if connection in (holder, getattr(holder, "connection", None)):
+                return True
+        frame = frame.f_back
+    return False
+
+
+def is_in_use(connection: psycopg.Connection[Any]) -> bool:
+    """Whether some thread waits for an answer on it."""
+    for top in sys._current_frames().values():
+        frame: FrameType | None = top
+        while frame is not None:
+            if frame.f_code is _WAIT and frame.f_locals.get("self") is connection:
+                return True
+            frame = frame.f_back
+    return False

@@ -20,13 +20,14 @@ _looked_after: weakref.WeakSet[Any] = weakref.WeakSet()
 _own: weakref.WeakSet[Any] = weakref.WeakSet()
 # Those that a pool has read from whenever it hands them out.
 _checked: weakref.WeakSet[Any] = weakref.WeakSet()
-_lock = threading.Lock()
+# A signal handler that begins a unit of work may interrupt whoever holds it.
+_lock = threading.RLock()
 
 
 def _renew_lock() -> None:
     """Give a forked child a lock that no thread of its parent can hold."""
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -43,14 +44,14 @@ def renew() -> None:
     _evidence.follow_older(open_ones)
 
 
-def is_own(pg_connection: Any, link: Link) -> None:
+def mark_own(pg_connection: Any, link: Link) -> None:
     """Note that the project opened *pg_connection* itself."""
     link.is_own = True
     with _lock:
         _own.add(pg_connection)
 
 
-def is_checked(pg_connection: Any) -> None:
+def mark_checked(pg_connection: Any) -> None:
     """Note that a pool checks *pg_connection* before it hands it out."""
     if pg_connection not in _checked:
         with _lock:
@@ -97,17 +98,12 @@ def look_after(pg_connection: Any, alias: str, *, in_pool: bool = False) -> Link
 
     *in_pool*: it is a pool that is at work on the connection.
     """
-    # Before that test: what is registered meanwhile reaches it by one or the other.
+    # Added first: a type that is registered from here on comes by renew().
     with _lock:
         _looked_after.add(pg_connection)
     if not _resolver.is_installed(pg_connection.adapters):
         _resolver.install(pg_connection.adapters)
     link = attach(pg_connection, alias)
-    known = link.memory.recall(link.server)
-    if known is not None:
-        # For Copy.set_types(), where nothing can be read any more. What is
-        # loaded or sent is looked up in what this connection was verified with.
-        known.snapshot.share_types(pg_connection.adapters)
     change = link.memory.arrive(link.server)
     if change is not None:
         _contrib.clear_caches()

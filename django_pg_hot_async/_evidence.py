@@ -20,6 +20,8 @@ from .conf import Trust
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from psycopg.abc import PQGen
+
 # PostgreSQL's errcodes appendix; what a parameter of a type that is gone, or is
 # another one now, meets with.
 _REFUSALS = {
@@ -34,7 +36,11 @@ _REFUSALS = {
 _GONE = "cache lookup failed for type"
 # Of types that initdb made, whose OIDs no server changes; psycopg 3.2 and 3.3. What
 # anybody can send, or store, is not to cost every connection a read.
-_BUILT_IN = re.compile(r"fields cannot contain NUL|\((after|before) year ")
+_BUILT_IN = re.compile(
+    r"fields cannot contain NUL|\((after|before) year |not supported by Python: hour"
+    r"|^can't parse (date|time|interval)|^cannot (dump|calculate) "
+    r"|^(lists cannot|nested lists) |numeric binary format"
+)
 
 _is_installed = False
 # Connections that were open when a type was registered: their cursors may be older.
@@ -59,11 +65,16 @@ def is_evidence(error: BaseException) -> bool:
 
 def notice(connection: Any, error: BaseException) -> None:
     """Withdraw trust where *error*, of *connection*, is evidence; note that on it."""
+    link = link_of(connection)
+    if link is None:
+        return
+    link.ask_for_missed()
+    if not is_evidence(error):
+        return
     if isinstance(error, psycopg.errors.FeatureNotSupported):
         # "cached plan must not change result type": nor will it when it is sent again.
         drop_prepared_statements(connection)
-    link = link_of(connection) if is_evidence(error) else None
-    if link is None or not link.doubt(refused=bool(getattr(error, "sqlstate", None))):
+    if not link.doubt(refused=bool(getattr(error, "sqlstate", None))):
         return
     # Python 3.11.
     if hasattr(error, "add_note"):
@@ -77,6 +88,12 @@ def notice(connection: Any, error: BaseException) -> None:
 def _begin(connection: Any) -> bool:
     link = link_of(connection)
     return link is not None and link.begin()
+
+
+def _ahead(context: Any) -> PQGen[None]:
+    link = link_of(context.connection)
+    if link is not None:
+        yield from link.read_ahead(context)
 
 
 def _adapt(cursor: Any) -> bool:
@@ -115,6 +132,7 @@ def install() -> None:
     follow_cursors(
         _begin,
         notice,
+        _ahead,
         each=conf.has_level(Trust.RESULT),
         adapt=_adapt if _older else None,
     )

@@ -8,6 +8,7 @@ on a connection of the project's own, whose errors nobody else sees.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -33,7 +34,7 @@ class BadValue(psycopg.DataError):
 class GuardedLoader(Loader):
     """Loads by psycopg's loader; where that raises, asks the server, and tries again.
 
-    Everything but the first value that does not fit costs one more call.
+    Each value costs one call more, and the first that does not fit a read.
     """
 
     def __init__(
@@ -48,6 +49,8 @@ class GuardedLoader(Loader):
     def _adopt(self, loader: abc.Loader, stand_in: StandIn) -> None:
         self._load = loader.load
         self._stand_in = stand_in
+        # By label, those that psycopg's loader does not find.
+        self._members: dict[str, Any] = {}
 
     def load(self, data: Buffer) -> Any:
         try:
@@ -63,6 +66,11 @@ class GuardedLoader(Loader):
         link = link_of(self._context.connection)
         if link is None:
             raise error
+        if self._is_element and isinstance(self._stand_in.info, EnumInfo):
+            label = self._label(data)
+            if label in self._stand_in.shape.labels:
+                # The server has it, as it said; asking again would tell no more.
+                return self._member(label, [self._stand_in], link, error)
         found = link.reread(self._context).shapes_of(tracked)
         if not self._is_element:
             raise error
@@ -79,20 +87,23 @@ class GuardedLoader(Loader):
                 self._adopt(new, stand_in)
                 return value
         if isinstance(self._stand_in.info, EnumInfo):
-            return self._member(bytes(data), found, link, error)
+            return self._member(self._label(data), found, link, error)
         raise error
 
+    def _label(self, data: Buffer) -> str:
+        encoding = self._context.connection.info.encoding  # type: ignore[union-attr]
+        return bytes(data).decode(encoding, "replace")
+
     def _member(
-        self, data: bytes, found: list[StandIn], link: Link, error: Exception
+        self, label: str, found: list[StandIn], link: Link, error: Exception
     ) -> Any:
         """Ask the Enum for a label that is no name of a member of it."""
         info: Any = self._stand_in.info
-        label = data.decode(self._context.connection.info.encoding, "replace")  # type: ignore[union-attr]
-        try:
-            # Where Enum._missing_ is asked. psycopg looks for names only.
-            return info.enum(label)
-        except Exception:
-            pass
+        with suppress(Exception):
+            if label not in self._members:
+                # Where Enum._missing_ is asked. psycopg looks for names only.
+                self._members[label] = info.enum(label)
+            return self._members[label]
         raise BadValue(
             f"bad member for enum {info.enum.__qualname__}: {label!r}; labels of the"
             f" type {self._stand_in.tracked} at {link.memory.name!r}: "

@@ -13,18 +13,18 @@ from psycopg import pq
 from . import _changes, _memory, _tracking
 from ._catalog import FIRST_NORMAL_OID, NOTHING
 from ._compat import drop_prepared_statements
-from ._reading import aread, read
+from ._reading import aread, read, reading
 from ._server import Server
 from ._snapshot import Snapshot
 from .conf import Trust
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-    from psycopg.abc import AdaptContext, Loader
+    from psycopg.abc import AdaptContext, Loader, PQGen
     from psycopg.pq.abc import PGconn
 
-    from ._catalog import Catalog, Check
+    from ._catalog import Catalog, Confirmation
     from ._memory import Alias
     from ._reading import Connection
     from ._registry import Registry
@@ -35,6 +35,9 @@ logger = logging.getLogger("django_pg_hot_async")
 
 ATTRIBUTE = "_django_pg_hot_async"
 """What a connection has its link under; `_resolver` and `pool` spell it out."""
+
+MISSED_SECONDS = 1.0
+"""How long a type to send that the server lacks is taken not to have been created."""
 
 LoadersByFormat: TypeAlias = "tuple[dict[int, type[Loader]], ...]"
 NO_LOADERS: LoadersByFormat = ({}, {})
@@ -65,6 +68,7 @@ class Link:
 
     __slots__ = (
         "_has_sent",
+        "_is_ahead",
         "_is_of_result",
         "_missed",
         "_previous",
@@ -74,17 +78,17 @@ class Link:
         "_warned",
         "epoch",
         "is_own",
-        "is_told",
         "loaders",
         "memory",
         "server",
+        "tells_checkouts",
         "untracked",
     )
 
     def __init__(self, memory: Alias, server: Server) -> None:
         self.memory = memory
         self.server = server
-        self.is_told = False
+        self.tells_checkouts = False
         """Whether its wrapper tells of each checkout, before `connection_created`."""
         self.is_own = False
         """Whether the project opened it, and Django sees none of its errors."""
@@ -97,8 +101,8 @@ class Link:
         self._has_sent = False
         self._reads = 0
         # Python types that were sent, since the last read, without the OID of their
-        # own: the server has none.
-        self._missed: frozenset[type] = frozenset()
+        # own: the server had none, when it was asked at that time, in seconds.
+        self._missed: Mapping[type, float] = {}
         # As the connection reported it at the last read; PostgreSQL 18 does.
         self._search_path: bytes | None = None
         self.untracked: frozenset[int] = frozenset()
@@ -106,6 +110,8 @@ class Link:
         self._warned = False
         # Under "result" trust: not before the OIDs were read for the result at hand.
         self._is_of_result = True
+        # Under "result" trust: they were read for what is about to be executed.
+        self._is_ahead = False
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -132,7 +138,8 @@ class Link:
 
     def begin(self) -> bool:
         """Begin an execution; return whether a cursor may hold what is stale now."""
-        self._is_of_result = self.memory.trust is not Trust.RESULT
+        is_ahead, self._is_ahead = self._is_ahead, False
+        self._is_of_result = is_ahead or self.memory.trust is not Trust.RESULT
         if not self._is_of_result:
             self._snapshot = None
             self.loaders = NO_LOADERS
@@ -183,8 +190,8 @@ class Link:
     def sending(self, context: AdaptContext, is_known: IsKnown) -> Snapshot:
         """Return what a parameter may be sent with; it is taken as sent.
 
-        *is_known* tells for a snapshot whether it has an OID to send, and whether
-        the search_path decides which. Reads as `stand_in` does.
+        *is_known* tells whether a snapshot is enough: it has the OID to send, and where
+        the search_path decides which, that is as it was. Reads as `stand_in` does.
         """
         reads = self._reads
         snapshot = self.snapshot or self._verify(context)
@@ -196,10 +203,20 @@ class Link:
         return snapshot
 
     def misses(self, key: type) -> bool:
-        """Note that the server has no type for *key*; return whether that is news."""
-        is_news = key not in self._missed
-        self._missed |= {key}
-        return is_news
+        """Note that the server has no type for *key*; return whether to ask again.
+
+        It may have been created since, and nothing would show it.
+        """
+        now = monotonic()
+        is_due = now - self._missed.get(key, 0) > MISSED_SECONDS
+        if is_due:
+            self._missed = {**self._missed, key: now}
+        return is_due
+
+    def ask_for_missed(self) -> None:
+        """Have the next value of a type that the server lacked ask for it at once."""
+        if self._missed:
+            self._missed = {}
 
     def has_search_path(self, pgconn: PGconn) -> bool:
         """Whether *pgconn* shows the same search_path as at the last read.
@@ -222,40 +239,74 @@ class Link:
         epoch = self.memory.epoch
         registry = _tracking.current()
         question = registry.question
-        check = self._check()
-        catalog = read(connection, question, check) if question else None
-        return self._learn_if(catalog, check, registry, epoch, connection)
+        confirmation = self._confirmation()
+        catalog = read(connection, question, confirmation) if question else None
+        return self._learn_if(catalog, confirmation, registry, epoch, connection)
 
     async def averify(self, connection: psycopg.AsyncConnection[Any]) -> bool:
         """Read the OIDs now, awaiting the answer; see `verify`."""
         epoch = self.memory.epoch
         registry = _tracking.current()
         question = registry.question
-        check = self._check()
-        catalog = await aread(connection, question, check) if question else None
-        return self._learn_if(catalog, check, registry, epoch, connection)
+        confirmation = self._confirmation()
+        catalog = await aread(connection, question, confirmation) if question else None
+        return self._learn_if(catalog, confirmation, registry, epoch, connection)
+
+    def read_ahead(self, context: AdaptContext) -> PQGen[None]:
+        """Read, if that is due, before something in which nothing can be read.
+
+        A psycopg generator. Under "server" trust nothing is sent where the server
+        was read from before. Raise the database's own error.
+        """
+        epoch = self.memory.epoch
+        registry = _tracking.current()
+        is_of_result = self.memory.trust is Trust.RESULT
+        snapshot = self.snapshot or self._trust_server(epoch, context)
+        if snapshot is not None and not is_of_result:
+            # The cursor may be older than the read.
+            snapshot.share_types(context.adapters)
+        elif registry.question:
+            connection: Any = context.connection
+            # What is confirmed only may be less than there is.
+            catalog = yield from reading(connection, registry.question)
+            # A cursor's execution follows at once; in a pipeline, who knows when.
+            is_at_once = catalog is not None and context is not connection
+            self._is_ahead = is_of_result and is_at_once
+            self._learn_if(catalog, None, registry, epoch, context)
+
+    def _trust_server(self, epoch: int, context: AdaptContext) -> Snapshot | None:
+        """Take what was read from a server that looks the same, if that is enough."""
+        known = self.memory.recall(self.server)
+        if self.memory.trust is not Trust.SERVER or known is None:
+            return None
+        snapshot = known.snapshot.qualified
+        self._trust(snapshot, epoch, context)
+        # That of the connection which read it may have been another.
+        self._search_path = None
+        self.untracked = known.untracked
+        return snapshot
 
     def _learn_if(
         self,
         catalog: Catalog | None,
-        check: Check | None,
+        confirmation: Confirmation | None,
         registry: Registry,
         epoch: int,
         context: AdaptContext,
     ) -> bool:
         if catalog is not None:
-            self._note(catalog, check)
-            self._learn(Snapshot.of(catalog, registry), epoch, context)
+            self._note(catalog, confirmation)
+            self._learn(catalog, registry, epoch, context)
         return catalog is not None
 
-    def _note(self, catalog: Catalog, check: Check | None) -> None:
+    def _note(self, catalog: Catalog, confirmation: Confirmation | None) -> None:
         """Note what kind of an answer *catalog* is: it may say less than there is."""
-        if check is not None and catalog is check.catalog:
+        if confirmation is not None and catalog is confirmation.catalog:
             self.untracked = frozenset()
         else:
             self._reads += 1
 
-    def _check(self, oids: frozenset[int] = frozenset()) -> Check | None:
+    def _confirmation(self, oids: frozenset[int] = frozenset()) -> Confirmation | None:
         """Return what has the server confirm what it answered before, if it did.
 
         Not where one of *oids* was no part of that: the answer would not tell of it.
@@ -263,7 +314,8 @@ class Link:
         known = self.memory.recall(self.server)
         if known is None or known.snapshot.registry is not _tracking.current():
             return None
-        return known.snapshot.check if oids <= known.snapshot.stand_ins.keys() else None
+        snapshot = known.snapshot
+        return snapshot.confirmation if oids <= snapshot.stand_ins.keys() else None
 
     def _verify(
         self,
@@ -281,30 +333,29 @@ class Link:
         memory = self.memory
         epoch = memory.epoch
         known = memory.recall(self.server)
-        if memory.trust is Trust.SERVER and known is not None and not anew:
-            self._trust(known.snapshot, epoch, context)
-            # That of the connection which read it may have been another.
-            self._search_path = None
-            self.untracked = known.untracked
-            return known.snapshot
+        if not anew and (trusted := self._trust_server(epoch, context)) is not None:
+            return trusted
         registry = _tracking.current()
         if not registry.question:
             nothing = Snapshot.of(NOTHING, registry)
             self._trust(nothing, epoch, context)
             return nothing
         started = monotonic()
-        check = None if anew else self._check(oids)
+        confirmation = None if anew else self._confirmation(oids)
         question = replace(registry.question, oids=oids)
-        catalog = read(connection, question, check)
+        catalog = read(connection, question, confirmation)
         if catalog is None:
-            return self._fall_back(known.snapshot if known else None, connection)
+            if anew and (verified := self.snapshot) is not None:
+                # It is a single OID that is news.
+                return verified
+            return self._fall_back(known.snapshot if known else None, oids, connection)
         if isinstance(connection, psycopg.AsyncConnection):
             self._count_hold(monotonic() - started)
-        self._note(catalog, check)
-        return self._learn(Snapshot.of(catalog, registry), epoch, context)
+        self._note(catalog, confirmation)
+        return self._learn(catalog, registry, epoch, context)
 
     def _count_hold(self, seconds: float) -> None:
-        self.memory.hold_loop(seconds)
+        self.memory.count_hold(seconds)
         logger.debug(
             "%s: a read of types held the event loop for %.1f ms",
             self.memory.name,
@@ -312,16 +363,20 @@ class Link:
             extra={"alias": self.memory.name, "seconds": seconds},
         )
 
-    def _learn(self, snapshot: Snapshot, epoch: int, context: AdaptContext) -> Snapshot:
-        """Take *snapshot* as what the server says, asked in *epoch*."""
-        memory = self.memory
+    def _learn(
+        self, catalog: Catalog, registry: Registry, epoch: int, context: AdaptContext
+    ) -> Snapshot:
+        """Take *catalog* as what the server says, asked in *epoch*."""
+        memory, snapshot = self.memory, Snapshot.of(catalog, registry)
         previous = self._previous
         moved = (
             previous is not None
             and previous != snapshot
             and previous.registry is snapshot.registry
         )
-        epoch, change = memory.learn(self.server, snapshot, epoch=epoch, moved=moved)
+        epoch, change = memory.learn(
+            self.server, snapshot, epoch=epoch, moved=moved, is_old=catalog.is_old
+        )
         self._trust(snapshot, epoch, context)
         logger.debug(
             "%s: verified a connection to %s",
@@ -348,23 +403,27 @@ class Link:
         if snapshot.ambiguous:
             pgconn = context.connection.pgconn
             self._search_path = pgconn.parameter_status(b"search_path")
-        if self._missed:
-            self._missed = frozenset()
+        self.ask_for_missed()
         snapshot.share_types(context.connection.adapters)
         snapshot.share_types(context.adapters)
 
-    def _fall_back(self, known: Snapshot | None, connection: Connection) -> Snapshot:
+    def _fall_back(
+        self, known: Snapshot | None, oids: frozenset[int], connection: Connection
+    ) -> Snapshot:
         """Return what "server" would trust, where nothing can be read just now.
 
-        The connection stays unverified, so the next chance to read is taken.
+        Where that has none of *oids*, and what the connection was last verified with
+        has: that. It stays unverified, so the next chance to read is taken.
         """
+        before = self._previous
+        if before is not None and (
+            known is None
+            or (not oids & known.stand_ins.keys() and oids & before.stand_ins.keys())
+        ):
+            known = before
         # Once: another thread may have a unit of work begin.
-        if (verified := self.snapshot) is not None:
-            known = verified
-            if self.memory.trust is not Trust.RESULT:
-                # Verified; it is a single OID that is news.
-                return known
-        self.memory.fall_back()
+        known = self.snapshot or known
+        self.memory.count_fallback()
         if not self._warned:
             self._warned = True
             logger.warning(

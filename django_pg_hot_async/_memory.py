@@ -28,7 +28,8 @@ SERVERS_AN_ALIAS = 64
 ANSWERS_A_SERVER = 8
 UNTRACKED_OIDS = 1024
 QUIET_SECONDS = 10.0
-"""Connections that reach one server and another by turns are not worth a word."""
+"""How long after a server was last reached a way back to it is no news: connections
+may reach one server and another by turns."""
 
 # A signal handler that calls forget() may find it held by the thread it interrupts.
 _lock = threading.RLock()
@@ -60,7 +61,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """An alias reached a server, or OIDs, that it had not reached before.
+    """An alias reached another server, or other types, than it had led to.
 
     The servers differ where it is the server that is new: once on arrival, with
     nothing read from it yet, and once when its OIDs have been read and differ.
@@ -153,18 +154,28 @@ class Alias:
         return Change(self.name, old, before, server, None, reached is not None)
 
     def learn(
-        self, server: Server, snapshot: Snapshot, *, epoch: int, moved: bool
+        self,
+        server: Server,
+        snapshot: Snapshot,
+        *,
+        epoch: int,
+        moved: bool,
+        is_old: bool = False,
     ) -> tuple[int, Change | None]:
         """Remember what *server* answered; return the epoch to trust it in.
 
         *epoch* is the one in which the question was asked; *moved* says that the
         connection had had another answer before. That, or an answer nobody had
         from this server before, withdraws trust from all connections that were
-        verified earlier (they read once more before they next decode).
+        verified earlier (they read once more before they next decode). *is_old*: it
+        may be older than what is known, which stays so then.
         """
         with _lock:
             self.reads += 1
             known = self.servers.get(server)
+            is_other = known is not None and known.snapshot != snapshot
+            if is_old and is_other and self.recall(server) is not None:
+                return epoch, None
             if known is not None and known.snapshot == snapshot and not moved:
                 if not known.is_trusted and epoch == self.epoch:
                     self._remember(server, replace(known, is_trusted=True))
@@ -213,13 +224,13 @@ class Alias:
                     replace(known, untracked=bounded_oids(known.untracked, oids)),
                 )
 
-    def hold_loop(self, seconds: float) -> None:
+    def count_hold(self, seconds: float) -> None:
         """Count a read that nothing could await, and that an event loop waited for."""
         with _lock:
             self.reads_in_loop += 1
             self.seconds_in_loop += seconds
 
-    def fall_back(self) -> None:
+    def count_fallback(self) -> None:
         """Count a use of OIDs that could not be verified."""
         with _lock:
             self.fallbacks += 1

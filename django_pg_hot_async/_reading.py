@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -10,11 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import psycopg
 from psycopg import pq, waiting
 
-from ._catalog import Catalog, Check, Question, read_types
+from ._catalog import Catalog, Confirmation, Question, read_types
+from ._compat import is_held_here, is_in_use
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import FrameType
 
     from psycopg.abc import PQGen
     from psycopg.pq.abc import PGconn
@@ -27,50 +26,69 @@ LOOP_SECONDS = 5.0
 _READY = (pq.TransactionStatus.IDLE, pq.TransactionStatus.INTRANS)
 
 
-def read(
-    connection: Connection, question: Question, check: Check | None = None
-) -> Catalog | None:
-    """Ask the server *question* now, in the middle of whatever is going on.
+def _is_ready(pgconn: PGconn) -> bool:
+    return pgconn.transaction_status in _READY
+
+
+def reading(
+    connection: Connection,
+    question: Question,
+    confirmation: Confirmation | None = None,
+) -> PQGen[Catalog | None]:
+    """Ask the server *question*: a psycopg generator, for the connection's wait().
 
     Return None, with nothing sent, where libpq cannot run a query: rows are
     arriving (``stream()``, COPY), the transaction is aborted, the connection is
     closed, results of a pipeline are outstanding. The transaction status is left
-    as it was. Raise the database's own error where the read fails; on an
-    `AsyncConnection` also `psycopg.OperationalError` after 5 seconds, since it is
-    the event loop that waits.
+    as it was. Raise the database's own error where the read fails.
+    """
+    pgconn = connection.pgconn
+    if not _is_ready(pgconn):
+        return None
+    with _outside_pipeline(pgconn) as outside:
+        if not outside:
+            return None
+        encoding = connection.info.encoding
+        return (yield from read_types(pgconn, question, encoding, confirmation))
+
+
+def read(
+    connection: Connection,
+    question: Question,
+    confirmation: Confirmation | None = None,
+) -> Catalog | None:
+    """Read as `reading` does now, in the middle of whatever is going on.
+
+    Return None as well where the connection is at work in another thread for good.
+    Raise on an `AsyncConnection` `psycopg.OperationalError` after 5 seconds, since
+    it is the event loop that waits.
     """
     with _locked(connection) as is_ours:
-        pgconn = connection.pgconn
-        if not is_ours or pgconn.transaction_status not in _READY:
+        # Or wait() would say that the connection is closed.
+        if not (is_ours and _is_ready(connection.pgconn)):
             return None
-        with _outside_pipeline(pgconn) as outside:
-            if not outside:
-                return None
-            generator = read_types(pgconn, question, connection.info.encoding, check)
-            if isinstance(connection, psycopg.Connection):
-                # wait() takes care of Ctrl-C: it cancels the query on the server.
-                return connection.wait(generator)
-            return _wait_in_loop(pgconn, generator)
+        generator = reading(connection, question, confirmation)
+        if isinstance(connection, psycopg.Connection):
+            # wait() takes care of Ctrl-C: it cancels the query on the server.
+            return connection.wait(generator)
+        return _wait_in_loop(connection.pgconn, generator)
 
 
 async def aread(
     connection: psycopg.AsyncConnection[Any],
     question: Question,
-    check: Check | None = None,
+    confirmation: Confirmation | None = None,
 ) -> Catalog | None:
-    """Read as `read` does, awaiting the answer: where nothing else uses *connection*.
+    """Read as `reading` does, awaiting the answer: outside a pipeline.
 
     A cancellation cancels the query on the server before it is passed on.
     """
-    pgconn = connection.pgconn
-    if pgconn.transaction_status not in _READY:
-        return None
-    if pgconn.pipeline_status != pq.PipelineStatus.OFF:
+    if connection.pgconn.pipeline_status != pq.PipelineStatus.OFF:
         return None
     async with connection.lock:
-        return await connection.wait(
-            read_types(pgconn, question, connection.info.encoding, check)
-        )
+        if not _is_ready(connection.pgconn):
+            return None
+        return await connection.wait(reading(connection, question, confirmation))
 
 
 @contextmanager
@@ -105,12 +123,12 @@ def _locked(connection: Connection) -> Iterator[bool]:
     `AsyncConnection` is not held: what is done here is done before any other task
     goes on.
     """
-    if isinstance(connection, psycopg.AsyncConnection) or _is_held_here(connection):
+    if isinstance(connection, psycopg.AsyncConnection) or is_held_here(connection):
         yield True
         return
     lock = connection.lock
     is_held = lock.acquire(blocking=False)
-    while not is_held and _is_in_use(connection):
+    while not is_held and is_in_use(connection):
         is_held = lock.acquire(timeout=MOMENT)
     # A stream() or COPY that is under way holds it for long, in this thread maybe.
     if not (is_held or lock.acquire(timeout=MOMENT)):
@@ -125,43 +143,8 @@ def _locked(connection: Connection) -> Iterator[bool]:
 MOMENT = 0.05
 """Seconds; a thread that has its answer has let go of the lock by then."""
 
-# Who holds the lock where loaders and dumpers are made: psycopg 3.2.13 and 3.3.9.
-_WAIT = psycopg.Connection.wait.__code__
-_HOLDERS = frozenset(
-    [
-        _WAIT,
-        psycopg.Cursor.stream.__code__,
-        psycopg.Copy.set_types.__code__,
-        psycopg.Copy.read_row.__code__,
-        psycopg.Copy.write_row.__code__,
-    ]
-)
 
-
-def _is_held_here(connection: psycopg.Connection[Any]) -> bool:
-    """Whether it is this thread that holds the lock; it does not say who does."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code in _HOLDERS:
-            holder = frame.f_locals["self"]
-            if connection in (holder, getattr(holder, "connection", None)):
-                return True
-        frame = frame.f_back
-    return False
-
-
-def _is_in_use(connection: psycopg.Connection[Any]) -> bool:
-    """Whether some thread waits for an answer on it."""
-    for top in sys._current_frames().values():
-        frame: FrameType | None = top
-        while frame is not None:
-            if frame.f_code is _WAIT and frame.f_locals.get("self") is connection:
-                return True
-            frame = frame.f_back
-    return False
-
-
-def _wait_in_loop(pgconn: PGconn, generator: PQGen[Catalog]) -> Catalog:
+def _wait_in_loop(pgconn: PGconn, generator: PQGen[Catalog | None]) -> Catalog | None:
     try:
         return waiting.wait(
             _limited(generator, LOOP_SECONDS), pgconn.socket, interval=0.1
@@ -175,7 +158,7 @@ def _wait_in_loop(pgconn: PGconn, generator: PQGen[Catalog]) -> Catalog:
         ) from None
 
 
-def _limited(generator: PQGen[Catalog], seconds: float) -> PQGen[Catalog]:
+def _limited(generator: PQGen[Catalog | None], seconds: float) -> PQGen[Catalog | None]:
     """Pass *generator* on; raise TimeoutError once it has waited *seconds*."""
     deadline = monotonic() + seconds
     try:
@@ -186,5 +169,5 @@ def _limited(generator: PQGen[Catalog], seconds: float) -> PQGen[Catalog]:
                 raise TimeoutError
             wanted = generator.send(ready)
     except StopIteration as end:
-        catalog: Catalog = end.value
+        catalog: Catalog | None = end.value
         return catalog

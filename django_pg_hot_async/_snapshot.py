@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -10,7 +11,7 @@ from psycopg import pq
 from psycopg.adapt import PyFormat
 from psycopg.types import TypeInfo, TypesRegistry
 
-from ._catalog import TYPES_A_CHECK, Check
+from ._catalog import MAX_CONFIRMED, Confirmation
 from ._compat import mark_shared, share_types
 from ._registry import Registration, Shape, Shapes, make_info
 
@@ -129,13 +130,22 @@ class Snapshot:
         return list(dict.fromkeys(found))
 
     @functools.cached_property
-    def check(self) -> Check | None:
-        """What confirms this answer; None where a name alone does not."""
+    def confirmation(self) -> Confirmation | None:
+        """What to have this answer confirmed by; None where names would not tell."""
         registry = self.registry
         has_more = registry.question.kinds or any(one.schema for one in registry.types)
-        if has_more or not 0 < len(self.catalog.types) <= TYPES_A_CHECK:
+        if has_more or not 0 < len(self.catalog.types) <= MAX_CONFIRMED:
             return None
-        return Check(self.catalog)
+        return Confirmation(self.catalog)
+
+    @functools.cached_property
+    def qualified(self) -> Snapshot:
+        """The same, with names for SQL that are right under any search_path."""
+        types = tuple(
+            replace(row, regtype=_quoted(row.schema, row.name))
+            for row in self.catalog.types
+        )
+        return Snapshot.of(replace(self.catalog, types=types), self.registry)
 
     @functools.cached_property
     def types(self) -> TypesRegistry:
@@ -159,9 +169,22 @@ class Snapshot:
         """Let *adapters* know the types of this server, and none of another."""
         share_types(adapters, self.types, self.infos)
 
-    def by_name(self) -> dict[str, int]:
-        """The OID of each tracked type that the server has, by name."""
-        return {info.name: info.oid for info in self.infos}
+    def by_name(self) -> dict[str, TypeRow]:
+        """The tracked types that the server has, by name.
+
+        Which of several of one name is meant depends on the search_path of a
+        connection: each is under "schema.name".
+        """
+        rows = sorted(self._rows, key=lambda row: (row.name, row.schema))
+        names = [row.name for row in rows]
+        return {
+            row.name if names.count(row.name) == 1 else f"{row.schema}.{row.name}": row
+            for row in rows
+        }
+
+
+def _quoted(*names: str) -> str:
+    return ".".join('"{}"'.format(name.replace('"', '""')) for name in names)
 
 
 def _describe(row: TypeRow, tracked: TrackedType) -> TypeInfo:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypedDict
 
+from ._driver import why_no_psycopg
+
 if TYPE_CHECKING:
     from ._memory import Alias
     from ._server import Server
@@ -63,9 +65,10 @@ def status() -> list[AliasStatus]:
     """Tell what this process knows of servers: one dict an alias, by name.
 
     Nothing is sent, opened or waited for; safe in any thread, event loop and signal
-    handler. An alias, or label of a pool, that nothing has used yet is left out. The
-    dicts hold strings, numbers, booleans, None, lists and dicts alone, so `json`
-    takes them, and nothing of users or passwords::
+    handler. An alias, or label of a pool, that nothing has used yet is left out;
+    without psycopg 3 the list is empty. The dicts hold strings, numbers, booleans,
+    None, lists and dicts alone, so `json` takes them, and nothing of users or
+    passwords::
 
         {
             "alias": "default",
@@ -109,6 +112,8 @@ def status() -> list[AliasStatus]:
     Each fact is read once, with no lock: while an alias is changing, one of them may
     be a moment older than the next. ``types`` are always those of ``server``.
     """
+    if why_no_psycopg():
+        return []
     from . import _memory
 
     return [_alias(memory) for _, memory in sorted(_memory.aliases().items())]
@@ -160,17 +165,9 @@ def describe_server(server: Server, snapshot: Snapshot | None) -> ServerStatus:
 
 def describe_types(snapshot: Snapshot) -> dict[str, TypeStatus]:
     """Describe the tracked types that a server has, by name."""
-    tracked = {info.oid for info in snapshot.infos}
-    rows = [row for row in snapshot.catalog.types if row.oid in tracked]
-    names = [row.name for row in rows]
     return {
-        # Which of several is meant depends on the search_path of a connection.
-        row.name if names.count(row.name) == 1 else f"{row.schema}.{row.name}": {
-            "schema": row.schema,
-            "oid": row.oid,
-            "array_oid": row.array_oid,
-        }
-        for row in sorted(rows, key=lambda row: (row.name, row.schema))
+        name: {"schema": row.schema, "oid": row.oid, "array_oid": row.array_oid}
+        for name, row in snapshot.by_name().items()
     }
 
 

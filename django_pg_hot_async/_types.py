@@ -44,7 +44,8 @@ def register_type(
     *info_class* is psycopg's: `TypeInfo` (the default), `EnumInfo`, `CompositeInfo`,
     `RangeInfo`, `MultirangeInfo`, or one derived from them. *register* is called as
     ``register(info, connection, **kwargs)``, by default ``info.register(connection)``;
-    once for each shape of the type, and once with no labels or attributes. What it
+    any number of times: with no labels or attributes, as for a server that lacks the
+    type, and with those of each server met. It has to do the same each time. What it
     registers on the connection given, a `psycopg.abc.AdaptContext`, holds for
     every connection; the OIDs in *info* stand for those of whatever server is at
     hand, and are beyond 32 bits.

@@ -28,9 +28,11 @@ def configure(alias: str) -> Callable[[psycopg.Connection[Any]], None]:
     """Return a ``configure`` for `ConnectionPool` or `NullConnectionPool`.
 
     Called for each new connection, in a worker of the pool; or call it with a
-    connection of your own. Reads the types: one round trip, with which the
-    connection is as `TRUST` takes it. The status stays IDLE. A server that is not
-    PostgreSQL is left alone. Raise the database's own error.
+    connection of your own. Reads the types: one round trip, and a second where the
+    server does not confirm what it answered before. How long they are trusted then
+    is for `TRUST` to say. The status stays IDLE. Nothing is done where the server is
+    not PostgreSQL, or PG_HOT_ASYNC leaves the alias to Django. Raise the database's
+    own error.
     """
 
     def configure_connection(connection: psycopg.Connection[Any]) -> None:
@@ -58,9 +60,10 @@ def check(alias: str) -> Callable[[psycopg.Connection[Any]], None]:
     """Return a ``check`` for `ConnectionPool`, Django's own included (6.1 and on).
 
     Called before a connection is handed out. One round trip, as psycopg's own
-    `check_connection`: it fails where the connection is lost, and reads the types
-    as well. So an idle connection that a pooler moved is handed out with the OIDs
-    of the server that it leads to now.
+    `check_connection`: it fails where the connection is lost, and has the server
+    confirm its types as well; where it does not, a second one reads them. So an idle
+    connection that a pooler moved is handed out with the OIDs of the server that it
+    leads to now.
     """
 
     def check_connection(connection: psycopg.Connection[Any]) -> None:
@@ -104,7 +107,7 @@ def _look_after(
         link = _connections.look_after(connection, alias, in_pool=True)
         if is_own:
             # Not by check(), which Django's own pool may have.
-            _connections.is_own(connection, link)
+            _connections.mark_own(connection, link)
     if is_checked:
-        _connections.is_checked(connection)
+        _connections.mark_checked(connection)
     return link

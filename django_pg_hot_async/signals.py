@@ -21,7 +21,7 @@ class _Robust(Signal):
         )
 
 
-#: An alias reached a server, or OIDs, that this process had not seen it reach.
+#: An alias reached a server, or types, that this process had not seen it reach.
 #:
 #: Arguments:
 #:
@@ -31,10 +31,10 @@ class _Robust(Signal):
 #:     Where the alias led before, and where it leads now. ``new.types`` is None
 #:     where the server is new and its types have not been read yet.
 #:
-#: Sent once for each server, or set of OIDs, and process; not for each
-#: connection, not for the first server of an alias, and not for a way back to
-#: one seen before. The sender is None. An exception in a receiver is logged, and
-#: harms nothing.
+#: Sent once for each server, or set of types, and process, a type being another one
+#: with another OID, label or attribute; not for each connection, not for the first
+#: server of an alias, and not for a way back to one seen before. The sender is None.
+#: An exception in a receiver is logged, and harms nothing.
 #:
 #: Receivers may be functions or coroutine functions, and may use the database, that
 #: alias included. From a synchronous connection of Django's the signal is sent

@@ -12,7 +12,7 @@ import psycopg_pool.base
 import pytest
 from psycopg import pq
 
-from django_pg_hot_async import _contrib, _memory, _receiver
+from django_pg_hot_async import _connections, _contrib, _memory, _receiver, _tracking
 from django_pg_hot_async.testing import PgBouncer, PostgreSQL, ServiceFile
 
 from .example import shops
@@ -97,12 +97,16 @@ def _databases() -> dict[str, Any]:
 def _clean(_databases: dict[str, Any]) -> Iterator[None]:
     """Each test begins with nothing remembered, and leaves no connection.
 
-    Nor does an alias lead to where the test led it.
+    Nor a type declared, nor an alias that leads to where the test led it.
     """
     _memory._aliases = {}
     _contrib.clear_caches()
+    declared = _tracking.declared()
     yield
     close_all()
+    if _tracking.declared() != declared:
+        _tracking.declare(declared)
+        _connections.renew()
     for alias, settings in _databases.items():
         if connections.settings[alias] != settings:
             lead(alias, deepcopy(settings))

@@ -100,7 +100,7 @@ async def test_nothing_holds_the_loop(shop, green, binding, pool):
     assert _memory.alias("default").reads_in_loop == 0
 
 
-@pytest.mark.parametrize("pool", [None, POOL])
+@pytest.mark.parametrize("pool", [None, {**POOL, "max_size": 1}])
 async def test_server_trust_reads_once_a_server(shop, green, pool):
     shop(**({"pool": pool} if pool else {}))
     with trust("server"), green.statements() as statements:

@@ -9,7 +9,7 @@ import pytest
 from psycopg.types.enum import EnumInfo
 
 from django_pg_hot_async import pool
-from django_pg_hot_async._catalog import TYPES_A_CHECK, Catalog, Check, TypeRow
+from django_pg_hot_async._catalog import MAX_CONFIRMED, Catalog, Confirmation, TypeRow
 from django_pg_hot_async._link import link_of
 from django_pg_hot_async._registry import HSTORE, Registry
 from django_pg_hot_async._snapshot import Snapshot
@@ -140,29 +140,34 @@ def rows(number):
     )
 
 
-@pytest.mark.parametrize("number", [1, TYPES_A_CHECK])
-def test_check(green, number):
+@pytest.mark.parametrize("number", [1, MAX_CONFIRMED])
+def test_confirmation(green, number):
     """PostgreSQL takes it, and its answer to OIDs of no type confirms nothing."""
-    check = Snapshot.of(Catalog(150018, rows(number)), Registry.of((HSTORE,))).check
-    assert check is not None
+    confirmation = Snapshot.of(
+        Catalog(150018, rows(number)), Registry.of((HSTORE,))
+    ).confirmation
+    assert confirmation is not None
     with psycopg.connect(green.conninfo("shop")) as conn:
-        result = conn.pgconn.exec_(check.statement)
+        result = conn.pgconn.exec_(confirmation.statement)
     assert result.nfields == 1 + 2 * number
-    assert not check.is_confirmed_by(result)
+    assert not confirmation.is_given_by(result)
 
 
 @pytest.mark.parametrize(
     ("version", "types", "tracked"),
     [
         (180000, (), HSTORE),
-        (180000, rows(TYPES_A_CHECK + 1), HSTORE),
+        (180000, rows(MAX_CONFIRMED + 1), HSTORE),
         (180000, rows(1), replace(HSTORE, schema="s20000")),
         (180000, rows(1), replace(HSTORE, info_class=EnumInfo, kinds="be")),
     ],
     ids=["none there", "too many", "with a schema", "with labels"],
 )
 def test_where_a_name_is_not_enough(version, types, tracked):
-    assert Snapshot.of(Catalog(version, types), Registry.of((tracked,))).check is None
+    assert (
+        Snapshot.of(Catalog(version, types), Registry.of((tracked,))).confirmation
+        is None
+    )
 
 
 def test_a_type_without_an_array(green):
@@ -175,7 +180,10 @@ def test_a_type_without_an_array(green):
     with psycopg.connect(green.conninfo("shop")) as conn:
         version = conn.info.server_version
         for one, expected in ((row, True), (replace(row, array_oid=0), True)):
-            check = Check(Catalog(version, (one,)))
-            assert check.is_confirmed_by(conn.pgconn.exec_(check.statement)) is expected
-        check = Check(Catalog(version + 1, (row,)))
-        assert not check.is_confirmed_by(conn.pgconn.exec_(check.statement))
+            confirmation = Confirmation(Catalog(version, (one,)))
+            assert (
+                confirmation.is_given_by(conn.pgconn.exec_(confirmation.statement))
+                is expected
+            )
+        confirmation = Confirmation(Catalog(version + 1, (row,)))
+        assert not confirmation.is_given_by(conn.pgconn.exec_(confirmation.statement))

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.db import transaction
+from psycopg.types.enum import EnumInfo
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
+from django_pg_hot_async import _tracking, register_type
 from django_pg_hot_async import pool as hooks
 from django_pg_hot_async.signals import server_changed
 from django_pg_hot_async.testing import PgBouncer
@@ -74,6 +76,33 @@ def moved(service, blue):
         return ask_for(SELECT)
 
     return move
+
+
+def test_a_type_that_is_in_two_schemas(moved, received, green, caplog):
+    """Each has a name of its own, in the signal and in the log."""
+    caplog.set_level(logging.INFO, "django_pg_hot_async")
+    mood = "create type other.mood as enum ('ok')"
+    with own_database(green, "two", [*ORDERS["green"], f"create schema other; {mood}"]):
+        register_type("mood", EnumInfo)
+        try:
+            lead("default", green.database("two"))
+            assert ask_for("select 'ok'::mood") == ("ok",)
+            green.execute(f"drop type other.mood; {mood}", dbname="two")
+            connection.close()
+            assert ask_for("select 'ok'::mood, 'ok'::other.mood") == ("ok", "ok")
+            (event,) = received.wait()
+            green.execute("alter type mood add value 'new'", dbname="two")
+            connection.close()
+            assert ask_for("select 'ok'::mood") == ("ok",)
+            received.wait()
+        finally:
+            _tracking.declare(())
+    old, new = event["old"].types, event["new"].types
+    assert {name for name in old if old[name] != new[name]} == {"other.mood"}
+    assert "other.mood {} -> {}".format(old["other.mood"], new["other.mood"]) in (
+        caplog.text
+    )
+    assert "same OIDs; changed: public.mood" in caplog.text
 
 
 def test_sent_once_for_each_server(moved, received, blue, green, twin):

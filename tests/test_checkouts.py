@@ -44,7 +44,7 @@ def is_spared() -> bool:
 
 def test_the_signal_is_spared_while_nobody_else_listens():
     check_out()
-    assert check_out().is_told
+    assert check_out().tells_checkouts
     assert is_spared()
 
 
@@ -107,7 +107,7 @@ def test_a_backend_that_does_not_tell(monkeypatch):
     monkeypatch.setattr(DatabaseWrapper, "init_connection_state", lambda wrapper: None)
     with trust("checkout"):
         link = check_out()
-        assert not link.is_told
+        assert not link.tells_checkouts
         for _ in range(2):
             query()
             assert link.snapshot is not None

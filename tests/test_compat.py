@@ -18,7 +18,7 @@ from psycopg import pq
 from psycopg.adapt import AdaptersMap
 from psycopg.types import TypeInfo, TypesRegistry
 
-from django_pg_hot_async import _adapters, _contrib
+from django_pg_hot_async import _adapters, _compat, _contrib
 from django_pg_hot_async._registry import CITEXT, HSTORE, STAND_INS, Registry
 from django_pg_hot_async._resolver import install, is_installed
 
@@ -83,6 +83,22 @@ def test_installing_twice_changes_nothing():
     before = adapters.get_loader(0, pq.Format.TEXT)
     install(adapters)
     assert adapters.get_loader(0, pq.Format.TEXT) is before
+
+
+@pytest.mark.parametrize(
+    ("generator", "parameters"),
+    [
+        (_compat._start_query, "self query"),
+        (_compat._stream_send_gen, "self query params binary size"),
+        (_compat._start_copy_gen, "self statement params"),
+        (_compat._executemany_gen_pipeline, "self query params_seq returning"),
+        (_compat._enter_pipeline, "self"),
+        (psycopg.Connection._start_query, "self"),
+    ],
+)
+def test_what_executions_begin_with(generator, parameters):
+    assert inspect.isgeneratorfunction(generator)
+    assert " ".join(inspect.signature(generator).parameters) == parameters
 
 
 def test_stand_ins_are_beyond_every_oid_and_load():

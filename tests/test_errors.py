@@ -116,6 +116,8 @@ def test_a_value_that_does_not_parse_is_evidence(anew):
         (psycopg.DataError("error parsing hstore"), True),
         (psycopg.DataError("timestamp too large (after year 10K): 'infinity'"), False),
         (psycopg.DataError("date too small (before year 1)"), False),
+        (psycopg.DataError("time not supported by Python: hour=24"), False),
+        (psycopg.DataError("cannot dump lists of mixed types; got: int, str"), False),
         (psycopg.errors.UniqueViolation("duplicate"), False),
         (psycopg.errors.UndefinedTable("no such table"), False),
         (psycopg.OperationalError("the connection is lost"), False),
@@ -131,16 +133,36 @@ def test_what_is_evidence(error, evidence):
         lambda: ask_for("select %s::text", ["with\0NUL"]),
         lambda: ask_for("select 'infinity'::timestamptz"),
         lambda: ask_for("select '0044-03-15 BC'::date"),
+        lambda: ask_for("select '24:00:00'::time"),
+        lambda: ask_for("select %s", [[1, "x"]]),
     ],
-    ids=["NUL", "infinity", "BC"],
+    ids=["NUL", "infinity", "BC", "24", "list"],
 )
 def test_what_anybody_can_send_or_store_is_none(anew, ask):
     """Else each would cost every connection of the alias a read."""
     assert ask_for(SELECT) == (ANVIL["attrs"],)
     link = link_of(connection.connection)
-    with pytest.raises((ValueError, DataError), match=r"NUL|year"):
+    with pytest.raises((ValueError, DataError), match=r"NUL|year|hour|mixed"):
         ask()
     assert link is not None and link.snapshot is not None
+
+
+def test_a_connection_that_is_not_ours_keeps_its_statements(green):
+    """The cursors of every psycopg connection in the process are followed."""
+    with (
+        own_database(green, "anew", ORDERS["blue"]),
+        psycopg.connect(green.conninfo("anew"), autocommit=True) as conn,
+    ):
+        for _ in range(7):
+            conn.execute("select name from product")
+        names = dict(conn._prepared._names)
+        assert names
+        sql = "alter table product alter column name type citext"
+        green.execute(sql, dbname="anew")
+        for _ in range(2):
+            with pytest.raises(psycopg.errors.FeatureNotSupported):
+                conn.execute("select name from product")
+        assert dict(conn._prepared._names) == names
 
 
 def test_in_an_aborted_transaction_the_server_says_so(anew):

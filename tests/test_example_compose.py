@@ -291,7 +291,7 @@ def test_project(project: Project) -> None:
             assert left["wrong"] + left["undecoded"] and not left["app"]
             assert not (right["wrong"] or right["failed"]) and right["app"]
         assert len(state["switches"]) == 2
-        assert jobs.stop() == 0
+        assert jobs.stop() == 0, jobs.log()
         assert "on sale" in jobs.log()
         assert load.stop() == 0, load.log()
         assert load.log().splitlines()[-1] == "With the app: not one row read wrong."

@@ -30,17 +30,10 @@ from django_pg_hot_async.contrib.health_check import PostgreSQLServer
 from django_pg_hot_async.contrib.opentelemetry import instrument
 from django_pg_hot_async.contrib.prometheus import StatusCollector
 
-from .scenarios import connection, read
-from .test_status import SELECT, described, lead_to, only, types_of
+from .scenarios import read
+from .test_status import described, fall_back, lead_to, only, types_of
 
 ROOT = Path(__file__).parent.parent
-
-
-def fall_back():
-    """Have OIDs used that cannot be verified."""
-    connection.close()
-    with connection.cursor() as cursor:
-        list(cursor.stream(SELECT))
 
 
 # django-health-check
@@ -161,7 +154,7 @@ def test_prometheus_over_a_cutover(blue, green, registry):
     assert value("fallbacks_total") == only()["counts"]["fallbacks"] > 0
     assert value("differences_total") == 0
     assert value("loop_reads_total") == 0
-    _memory.alias("default").hold_loop(0.25)
+    _memory.alias("default").count_hold(0.25)
     assert value("loop_reads_total") == 1
     assert value("loop_seconds_total") == 0.25
 
@@ -263,7 +256,7 @@ def test_opentelemetry_kinds_and_units(blue, observed):
     lead_to(blue)
     fall_back()
     read()
-    _memory.alias("default").hold_loop(0.25)
+    _memory.alias("default").count_hold(0.25)
     metrics = observed()
     assert {name: metric.unit for name, metric in metrics.items()} == {
         "reads": "{read}",

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.db import (
     DataError,
     Error,
@@ -45,6 +45,7 @@ from django_pg_hot_async import (
     status,
 )
 from django_pg_hot_async._link import link_of
+from django_pg_hot_async._snapshot import Snapshot
 from django_pg_hot_async.signals import server_changed
 
 from .preflight import two_databases
@@ -98,6 +99,19 @@ create function evil.current_setting(text) returns text language sql as
     'select evil.cry(''current_setting'')::text';
 create function evil.format_type(oid, int) returns text language sql as
     'select evil.cry(''format_type'')::text';
+create function evil.right(text, int) returns text language sql as
+    'select evil.cry(''right'')::text';
+create function evil.concat(text, text) returns text language sql as
+    'select evil.cry(''concat'')::text';
+create function evil.rtrim(text, text) returns text language sql as
+    'select evil.cry(''rtrim'')::text';
+create function evil.quote_ident(text) returns text language sql as
+    'select evil.cry(''quote_ident'')::text';
+create function evil.length(text) returns int language sql as
+    'select evil.cry(''length'')::int';
+create function evil.plus(int, int) returns int language sql as
+    'select evil.cry(''+'')::int';
+create operator evil.+ (leftarg = int, rightarg = int, procedure = evil.plus);
 create function evil.pg_type_is_visible(oid) returns boolean language sql as
     'select evil.cry(''pg_type_is_visible'')';
 create function evil.same(oid, oid) returns boolean language sql as
@@ -125,6 +139,7 @@ create table evil.pg_attribute (attname name, atttypid oid, attnum int2);
 create table evil.pg_range as select * from pg_catalog.pg_range with no data;
 create domain evil.name as text check (evil.cry('name'));
 create domain evil.text as pg_catalog.text check (evil.cry('text'));
+create domain evil.regtype as pg_catalog.regtype check (evil.cry('regtype'));
 create domain evil.oid as pg_catalog.int4 check (evil.cry('oid'));
 create domain evil.citext as pg_catalog.text;
 create table evil.hstore (id int);
@@ -181,12 +196,47 @@ def read_in_an_older_transaction():
 
 
 QUALIFIED = re.compile(rb"OPERATOR\(pg_catalog\.(.*?)\)|pg_catalog\.()")
-PARTS = ("_FIND_TYPES", "_LABELS", "_ATTRIBUTES", "_RANGE", "_NAME_TYPES")
-PLACES = [
-    pytest.param(part, match.span(), id=f"{part}-{match.start()}")
-    for part in PARTS
-    for match in QUALIFIED.finditer(getattr(_catalog, part))
-]
+PARTS = ("_FIND_TYPES", "_LABELS", "_ATTRIBUTES", "_RANGE", "_FIND_NEWER")
+
+
+def places(*parts):
+    return [
+        pytest.param(part, match.span(), id=f"{part}-{match.start()}")
+        for part in parts
+        for match in QUALIFIED.finditer(getattr(_catalog, part))
+    ]
+
+
+def unqualify(monkeypatch, part, span):
+    text = getattr(_catalog, part)
+    start, end = span
+    bare = QUALIFIED.sub(rb"\1\2", text[start:end])
+    monkeypatch.setattr(_catalog, part, text[:start] + bare + text[end:])
+
+
+def confirm(hostile, green):
+    """Have a connection with that search_path ask what another was told."""
+    # It keeps the statement.
+    Snapshot.of.cache_clear()
+    lead("default", database(hostile, KINDS["C2"]))
+    sql = "select attrs from public.product"
+    assert ask_for(sql) == (ANVIL["attrs"],)
+    connection.close()
+    ask_for("set search_path to evil, pg_catalog, public")
+    with green.statements() as statements:
+        assert ask_for(sql) == (ANVIL["attrs"],)
+    return [text for text in statements if "regtype" in text]
+
+
+def test_what_confirms_under_that_search_path(hostile, green):
+    assert len(confirm(hostile, green)) == 1
+
+
+@pytest.mark.parametrize(("part", "span"), places("_CONFIRM", "_CONFIRM_TYPE"))
+def test_the_trap_shuts_on_what_confirms(hostile, green, monkeypatch, part, span):
+    unqualify(monkeypatch, part, span)
+    with pytest.raises(ProgrammingError, match="hijacked"):
+        confirm(hostile, green)
 
 
 @pytest.fixture(scope="module")
@@ -196,13 +246,10 @@ def hostile(green):
         yield green.database("hostile_too")
 
 
-@pytest.mark.parametrize(("part", "span"), PLACES)
+@pytest.mark.parametrize(("part", "span"), places(*PARTS))
 def test_the_trap_shuts(hostile, declared, monkeypatch, part, span):
     """Each name and operator, if it were not qualified, would be the evil one."""
-    text = getattr(_catalog, part)
-    start, end = span
-    bare = QUALIFIED.sub(rb"\1\2", text[start:end])
-    monkeypatch.setattr(_catalog, part, text[:start] + bare + text[end:])
+    unqualify(monkeypatch, part, span)
     lead("default", database(hostile, KINDS["C1"]))
     ask_for("set search_path to evil, pg_catalog, public")
     with pytest.raises((Error, psycopg.Error, AssertionError, ValueError, TypeError)):
@@ -355,7 +402,10 @@ class TestSecrets:
     def commands(self, said):
         for arguments in ((), ("--json",)):
             out = StringIO()
-            call_command("pg_hot_status", *arguments, stdout=out, stderr=out)
+            try:
+                call_command("pg_hot_status", *arguments, stdout=out, stderr=out)
+            except CommandError as error:
+                said.append(repr(error))
             said.append(out.getvalue())
 
     @BINDING
@@ -442,8 +492,6 @@ class TestSecrets:
         """As where a pooler moved the connection, and OIDs collide."""
         from dataclasses import replace
 
-        from django_pg_hot_async._snapshot import Snapshot
-
         link: Any = link_of(connection.connection)
         assert link.snapshot is not None
         rows = {row.name: row for row in link.snapshot.catalog.types}
@@ -495,5 +543,5 @@ class TestSecrets:
         lead("default", target)
         with self.failing(said, OperationalError):
             ask_for(SELECT)
-        with suppress(BaseException):
-            self.commands(said)
+        self.commands(said)
+        assert any("failed" in line for line in said)

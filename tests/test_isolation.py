@@ -5,8 +5,9 @@ from __future__ import annotations
 import psycopg
 import pytest
 from django.db import OperationalError, connection, transaction
+from psycopg import sql
 
-from django_pg_hot_async import _catalog, pool
+from django_pg_hot_async import _tracking, pool, register_type, status
 from django_pg_hot_async._link import link_of
 
 from .scenarios import (
@@ -102,6 +103,25 @@ def test_a_type_nobody_tracks_is_looked_up_once(shop, green):
 
 
 @pytest.mark.parametrize("level", LEVELS)
+def test_what_it_saw_replaces_nothing_that_is_known(shop, green, level):
+    """Others go on sending by what the server has now."""
+    shop["OPTIONS"] = {**shop.get("OPTIONS", {}), "server_side_binding": True}
+    with trust(level), psycopg.connect(green.conninfo("isolated")) as old:
+        lead("default", shop)
+        assert ask_for("select %s -> 'a'", [{"a": "1"}]) == ("1",)
+        old.isolation_level = FROZEN[0]
+        pool.configure("default")(old)
+        old.execute("select 1")
+        make_anew(green)
+        assert ask_for(LITERALS) == ({"a": "1"}, ["x"])
+        known = status()[0]["types"]
+        assert old.execute("select 'ok'::mood").fetchone() == ("ok",)
+        for _ in range(2):
+            assert ask_for("select %s -> 'a'", [{"a": "1"}]) == ("1",)
+        assert status()[0]["types"] == known
+
+
+@pytest.mark.parametrize("level", LEVELS)
 def test_read_committed_sees_it(shop, green, level):
     with trust(level):
         lead("default", shop)
@@ -112,17 +132,40 @@ def test_read_committed_sees_it(shop, green, level):
         assert connection.connection.info.transaction_status == 0
 
 
-@pytest.mark.parametrize(
-    ("said", "name"),
-    [
-        ("hstore", "hstore"),
-        ("hstore[]", "hstore"),
-        ("extensions.hstore[]", "hstore"),
-        ('"Ext.1".hstore', "hstore"),
-        ('ext."a.b"', "a.b"),
-        ('"say ""no"".x"."say ""yes"".y"[]', 'say "yes".y'),
-        ("???", "???"),
-    ],
-)
-def test_what_format_type_says(said, name):
-    assert _catalog._bare(said) == name
+@pytest.mark.parametrize("name", ['say "no".x', "Größe 数", "a.b", "hstore]"])
+@pytest.mark.parametrize("schema", ["public", None], ids=["visible", "not visible"])
+def test_names_that_need_quotes(green, name, schema):
+    """They are compared as the server writes them: quoted, and with their schema."""
+    quoted = sql.Identifier(name).as_string(None)
+    schema = schema or quoted
+    register_type(quoted)
+    try:
+        with own_database(green, "isolated", []):
+            green.execute(f"create schema if not exists {schema}", dbname="isolated")
+            lead("default", green.database("isolated"))
+            with transaction.atomic():
+                ask_for("set transaction isolation level repeatable read")
+                ask_for("select 1")
+                for other in (quoted, "other"):
+                    green.execute(
+                        f"create type {schema}.{other} as (a int)", dbname="isolated"
+                    )
+                assert ask_for(f"select row(1)::{schema}.other") == ("(1)",)
+                with pytest.raises(OperationalError, match="was created after"):
+                    ask_for(f"select array[row(1)::{schema}.{quoted}]")
+    finally:
+        _tracking.declare(())
+
+
+def test_a_client_encoding_that_cannot_write_a_name(green):
+    """Of a type that nobody tracks; the transaction would be aborted."""
+    with own_database(green, "isolated", []):
+        green.execute("create type \"気分\" as enum ('ok')", dbname="isolated")
+        with psycopg.connect(
+            green.conninfo("isolated", client_encoding="latin1")
+        ) as mine:
+            mine.isolation_level = FROZEN[0]
+            pool.configure("isolated")(mine)
+            mine.execute("select 1")
+            found = mine.execute("select 'ok'::U&\"\\6C17\\5206\" as x").fetchone()
+            assert found == ("ok",)

@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 import psycopg
 import pytest
-from django.db import transaction
+from django.db import ProgrammingError, transaction
 from psycopg.types.composite import CompositeInfo, register_composite
 from psycopg.types.enum import EnumInfo, register_enum
 
-from django_pg_hot_async import _tracking, forget, pool, register_type
+from django_pg_hot_async import _link, _tracking, forget, pool, register_type
 from django_pg_hot_async.testing import PgBouncer
 
 from .proxy import Proxy
@@ -110,17 +110,55 @@ def test_an_attribute_of_another_type_that_the_old_loader_takes(green):
         _tracking.declare(())
 
 
-def test_rows_that_executemany_returns(green, caplog):
-    """They arrive in a pipeline of psycopg's own."""
-    sql = "select 'a=>1'::hstore where %s::text is not null"
+@pytest.mark.parametrize("level", ["server", "connection"])
+def test_a_type_that_is_renamed_to_a_tracked_name(green, level):
+    """Its OID is known as one that nobody tracks, until types are read again."""
+    with own_database(green, "limits", []), trust(level):
+        green.execute("create extension hstore; create schema x", dbname="limits")
+        rename = "alter extension hstore set schema x; alter type x.hstore rename to h"
+        green.execute(rename, dbname="limits")
+        lead("default", database(green.database("limits"), KINDS["C2"]))
+        assert ask_for("select 'a=>1'::x.h") == ('"a"=>"1"',)
+        green.execute("alter type x.h rename to hstore", dbname="limits")
+        assert ask_for("select 'a=>1'::x.hstore") == ('"a"=>"1"',)
+        forget("default")
+        assert ask_for("select 'a=>1'::x.hstore") == ({"a": "1"},)
+
+
+def test_a_type_that_is_created_after_it_was_sent(green, monkeypatch):
+    """psycopg sends an Enum by name as well; nothing else shows the type."""
+    register_type("mood", EnumInfo, register_enum, enum=Mood)
+    try:
+        with own_database(green, "limits", []):
+            options = {"server_side_binding": True}
+            lead("default", database(green.database("limits"), KINDS["C2"], **options))
+            sent = "select pg_typeof(coalesce(%s, null))::text"
+            assert ask_for(sent, [Mood.ok]) == ("text",)
+            green.execute(MOOD, dbname="limits")
+            monkeypatch.setattr(_link, "MISSED_SECONDS", 1000.0)
+            assert ask_for(sent, [Mood.ok]) == ("text",)
+            monkeypatch.setattr(_link, "MISSED_SECONDS", 0.0)
+            assert ask_for(sent, [Mood.ok]) == ("mood",)
+            # An error is a reason to ask at once.
+            green.execute("drop type mood", dbname="limits")
+            forget("default")
+            monkeypatch.setattr(_link, "MISSED_SECONDS", 1000.0)
+            assert ask_for(sent, [Mood.ok]) == ("text",)
+            green.execute(MOOD, dbname="limits")
+            with pytest.raises(ProgrammingError, match="no_such_table"):
+                ask_for("select 1 from no_such_table where %s = ''", [Mood.ok])
+            assert ask_for(sent, [Mood.ok]) == ("mood",)
+    finally:
+        _tracking.declare(())
+
+
+def test_a_pipeline_in_which_trust_ends(green, caplog):
+    """Values are explained by what was read before it, and the log says so."""
     with psycopg.connect(green.conninfo("shop"), autocommit=True) as conn:
         pool.configure("mine")(conn)
-        forget("mine")
-        cursor = conn.cursor()
-        cursor.executemany(sql, [["x"]] * 3, returning=True)
-        assert cursor.fetchone() == ('"a"=>"1"',)
+        with conn.pipeline() as pipeline:
+            cursors = [conn.execute("select 'a=>1'::hstore") for _ in range(2)]
+            forget("mine")
+            pipeline.sync()
+            assert [one.fetchone() for one in cursors] == [({"a": "1"},)] * 2
         assert "cannot be verified" in caplog.text
-        cursor.execute(sql, ["x"])
-        assert cursor.fetchone() == ({"a": "1"},)
-        cursor.executemany(sql, [["x"]] * 3, returning=True)
-        assert cursor.fetchone() == ({"a": "1"},)

@@ -8,7 +8,7 @@ import time
 import psycopg
 import pytest
 
-from django_pg_hot_async import _memory, pool
+from django_pg_hot_async import _connections, _memory, pool
 from django_pg_hot_async._catalog import Catalog, TypeRow
 from django_pg_hot_async._memory import Alias
 from django_pg_hot_async._registry import CITEXT, HSTORE, Registry
@@ -43,7 +43,9 @@ def test_snapshot_maps_oids_to_stand_ins_and_back():
     one = snapshot(4_000_000_000)
     assert one.stand_ins == {4_000_000_000: STAND_IN, 4_000_000_005: STAND_IN + 1}
     assert one.oids == {STAND_IN: 4_000_000_000, STAND_IN + 1: 4_000_000_005}
-    assert one.by_name() == {"hstore": 4_000_000_000}
+    assert {name: row.oid for name, row in one.by_name().items()} == {
+        "hstore": 4_000_000_000
+    }
 
 
 def test_a_table_called_hstore_is_no_hstore():
@@ -189,6 +191,14 @@ def test_untracked_oids_are_those_of_the_answer_at_hand(alias):
     alias.learn_untracked(server(), snapshot(30000), [30001])
     alias.learn(server(), snapshot(30000), epoch=alias.epoch, moved=False)
     assert not alias.recall(server()).untracked
+
+
+def test_a_signal_handler_waits_for_no_lock_of_its_own_thread():
+    """It may begin a unit of work, or forget, whatever it interrupts."""
+    for lock in (_memory._lock, _connections._lock):
+        with lock:
+            assert lock.acquire(blocking=False)
+            lock.release()
 
 
 def test_many_threads_lose_nothing(alias):

@@ -12,10 +12,22 @@ from django.db import ProgrammingError, reset_queries, transaction
 from django.test.utils import CaptureQueriesContext, override_settings
 from psycopg.pq import TransactionStatus
 
-from django_pg_hot_async import forget
+from django_pg_hot_async import _connections, forget
 from django_pg_hot_async._link import link_of
 
-from .scenarios import ANVIL, KINDS, READ, ask_for, connection, database, lead, trust
+from .scenarios import (
+    ANVIL,
+    CITEXT,
+    HSTORE,
+    KINDS,
+    READ,
+    ask_for,
+    connection,
+    database,
+    lead,
+    own_database,
+    trust,
+)
 from .shop.models import Product
 
 SELECT = "select attrs, tags, parts from product where name = 'anvil'"
@@ -357,46 +369,82 @@ class TestCursors:
             assert codes["attrs"] == "hstore"
 
 
-class TestNothingCanBeRead:
-    """Rows are arriving: what was read from such a server before has to do."""
+class TestReadAhead:
+    """While rows arrive nothing can be read: it is done before, where it is due."""
 
-    def test_stream_after_another_connection_has_read(self, shop, reads, caplog):
-        ask_for(SELECT)
-        connection.close()
-        with connection.cursor() as cursor, reads(0):
-            assert list(cursor.stream(SELECT)) == [ROW]
-        assert caplog.messages[-1].startswith("default: OIDs of PostgreSQL")
-        assert "cannot be verified now (transaction status ACTIVE" in caplog.text
-        assert caplog.records[-1].levelno == logging.WARNING
-        with reads(1):
-            assert ask_for(SELECT) == ROW
-
-    def test_stream_on_a_verified_connection(self, shop, reads, caplog):
-        ask_for(SELECT)
-        with connection.cursor() as cursor, reads(0):
-            assert list(cursor.stream(SELECT)) == [ROW]
-            assert list(cursor.stream("select feels from product limit 1")) == [("ok",)]
+    @pytest.mark.parametrize("level", ["server", "connection", "checkout", "result"])
+    def test_stream_in_a_fresh_process(self, shop, reads, caplog, level):
+        with trust(level), connection.cursor() as cursor:
+            with reads(1):
+                assert list(cursor.stream(SELECT)) == [ROW]
+            with reads(1 if level == "result" else 0):
+                assert list(cursor.stream(SELECT)) == [ROW]
+            assert list(cursor.stream("select feels from product")) == [("ok",)]
         assert "cannot be verified" not in caplog.text
 
-    def test_stream_under_result_trust(self, shop, reads, caplog):
-        with trust("result"):
-            ask_for(SELECT)
-            with connection.cursor() as cursor, reads(0):
-                assert list(cursor.stream(SELECT)) == [ROW]
-            assert caplog.text.count("cannot be verified now") == 1
-            with reads(1):
-                assert ask_for(SELECT) == ROW
+    def test_stream_of_a_type_that_was_created_since(self, shop, green):
+        """Another connection was told of fewer types: that does not do here."""
+        with own_database(green, "ahead", []):
+            green.execute(CITEXT, dbname="ahead")
+            shop(dbname="ahead")
+            assert ask_for("select '{x}'::citext[]") == (["x"],)
+            connection.close()
+            green.execute(HSTORE, dbname="ahead")
+            with connection.cursor() as cursor:
+                rows = list(cursor.stream("select 'a=>1'::hstore"))
+            assert rows == [({"a": "1"},)]
 
-    def test_stream_where_nothing_was_ever_read(self, shop, caplog):
-        with connection.cursor() as cursor:
-            rows = list(cursor.stream("select feels from product limit 1"))
-        assert rows == [("ok",)]
-        assert "using none" in caplog.text
+    def test_in_the_transaction_that_psycopg_begins(self, green):
+        """So that no pooler sends them to two servers."""
+        with psycopg.connect(green.conninfo("shop")) as conn:
+            _connections.look_after(conn, "mine")
+            with green.statements() as statements:
+                assert list(conn.cursor().stream(SELECT)) == [ROW]
+            said = [text.split()[0] for text in statements]
+            assert said == ["BEGIN", "/*", "select"]
 
-    def test_copy(self, shop):
-        ask_for(SELECT)
-        connection.close()
+    async def test_no_loop_is_held(self, green):
+        async with await psycopg.AsyncConnection.connect(
+            green.conninfo("shop"), autocommit=True
+        ) as conn:
+            link = _connections.look_after(conn, "mine")
+            rows = [row async for row in conn.cursor().stream(SELECT)]
+            assert rows == [ROW]
+            forget("mine")
+            async with conn.cursor().copy(f"copy ({SELECT}) to stdout") as copy:
+                copy.set_types(["hstore", "citext[]", "hstore[]"])
+                assert [row async for row in copy.rows()] == [ROW]
+            forget("mine")
+            async with conn.pipeline():
+                cursor = await conn.execute("select %s -> 'a'", [{"a": "1"}])
+                assert await cursor.fetchone() == ("1",)
+        assert (link.memory.reads, link.memory.reads_in_loop) == (3, 0)
+
+    def test_nothing_is_sent_where_there_is_nothing_to_read(self, green, reads):
+        with psycopg.connect(green.conninfo("shop"), autocommit=True) as conn, reads(0):
+            assert list(conn.cursor().stream("select 1")) == [(1,)]
+            cursor = conn.cursor()
+            cursor.close()
+            with pytest.raises(psycopg.InterfaceError, match="the cursor is closed"):
+                list(cursor.stream("select 1"))
         with (
+            psycopg.connect(green.conninfo("shop"), autocommit=True) as conn,
+            reads(0),
+            conn.pipeline(),
+        ):
+            assert conn.execute("select 1").fetchone() == (1,)
+
+    def test_copy_in_a_pipeline_is_psycopgs_error(self, shop):
+        connection.ensure_connection()
+        conn = connection.connection
+        refusal = pytest.raises(psycopg.NotSupportedError, match="COPY cannot be used")
+        with refusal, conn.pipeline(), conn.cursor().copy(f"copy ({SELECT}) to stdout"):
+            pass
+
+    @pytest.mark.parametrize("level", ["server", "connection", "result"])
+    def test_copy(self, shop, level):
+        with (
+            trust(level),
             connection.cursor() as cursor,
             cursor.copy(f"copy ({SELECT}) to stdout") as copy,
         ):
@@ -406,8 +454,6 @@ class TestNothingCanBeRead:
     @pytest.mark.parametrize("format", ["text", "binary"])
     def test_copy_from_with_types(self, shop, format):
         """Types are named, or given by OID, where COPY cannot tell them."""
-        ask_for(SELECT)
-        connection.close()
         into = "copy product (name, attrs, parts) from stdin"
         with (
             connection.cursor() as cursor,
@@ -419,6 +465,15 @@ class TestNothingCanBeRead:
         assert (product.attrs, product.parts) == ({"a": "1"}, [{"b": "2"}, {}])
         product.delete()
 
+    def test_copy_over_a_cursor_that_is_older_than_the_read(self, shop, green):
+        """It has types of its own, by name."""
+        connection.ensure_connection()
+        cursor = connection.connection.cursor()
+        ask_for(SELECT)
+        with cursor.copy(f"copy ({SELECT}) to stdout") as copy:
+            copy.set_types(["hstore", "citext[]", "hstore[]"])
+            assert list(copy.rows()) == [ROW]
+
     def test_copy_of_a_type_that_nobody_tracks(self, shop):
         """psycopg's own error."""
         (oid,) = ask_for("select 'mood'::regtype::oid")
@@ -429,13 +484,69 @@ class TestNothingCanBeRead:
         ):
             copy.set_types([oid])
 
-    def test_pipeline_of_ones_own(self, shop):
+    @pytest.mark.parametrize("level", ["server", "connection", "result"])
+    def test_pipeline_of_ones_own(self, shop, green, level):
+        with trust(level):
+            shop(server_side_binding=True)
+            connection.ensure_connection()
+            conn = connection.connection
+            with green.statements() as statements, conn.pipeline() as pipeline:
+                first = conn.execute("select %s -> 'a'", [{"a": "1"}])
+                second = conn.execute(SELECT)
+                third = conn.execute(SELECT)
+                pipeline.sync()
+                assert first.fetchone() == ("1",)
+                assert second.fetchone() == third.fetchone() == ROW
+        seen = len([text for text in statements if READ in text])
+        # Under "result" each, where the one before has ended.
+        assert seen == 1 or (seen > 1 and level == "result")
+
+    @pytest.mark.parametrize("level", ["server", "connection", "result"])
+    def test_rows_that_executemany_returns(self, shop, reads, level):
+        sql = "select 'a=>1'::hstore where %s::text is not null"
+        with trust(level):
+            connection.ensure_connection()
+            cursor = connection.connection.cursor()
+            with reads(1):
+                cursor.executemany(sql, [["x"]] * 3, returning=True)
+                assert cursor.fetchone() == ({"a": "1"},)
+
+    def test_executemany_that_returns_nothing(self, shop, reads):
+        with connection.cursor() as cursor, reads(0):
+            cursor.executemany("select %s", [["x"]] * 3)
+
+
+class TestNothingCanBeRead:
+    """Trust ends within a pipeline: what was read before has to do."""
+
+    def test_pipeline_in_which_trust_ends(self, shop, reads, caplog):
         ask_for(SELECT)
-        connection.close()
-        connection.ensure_connection()
-        with connection.connection.pipeline() as pipeline:
-            first = connection.connection.execute(SELECT)
-            second = connection.connection.execute(SELECT)
+        conn = connection.connection
+        with reads(0), conn.pipeline() as pipeline:
+            first, second = conn.execute(SELECT), conn.execute(SELECT)
+            forget("default")
+            pipeline.sync()
+            assert first.fetchone() == second.fetchone() == ROW
+        assert caplog.messages[-1].startswith("default: OIDs of PostgreSQL")
+        assert "cannot be verified now (transaction status" in caplog.text
+        assert caplog.records[-1].levelno == logging.WARNING
+        with reads(1):
+            assert ask_for(SELECT) == ROW
+
+    def test_what_this_connection_was_told_before_what_others_were(self, shop, blue):
+        """Two servers behind one address: the other's OIDs explain nothing here."""
+        shop(blue)
+        assert ask_for(SELECT) == ROW
+        other = link_of(connection.connection)
+        shop()
+        assert ask_for(SELECT) == ROW
+        conn, link = connection.connection, link_of(connection.connection)
+        assert other is not None and other.snapshot and link is not None
+        with conn.pipeline() as pipeline:
+            first, second = conn.execute(SELECT), conn.execute(SELECT)
+            epoch = link.memory.epoch
+            link.memory.learn(link.server, other.snapshot, epoch=epoch, moved=True)
+            assert link.snapshot is None
             pipeline.sync()
             assert first.fetchone() == second.fetchone() == ROW
 

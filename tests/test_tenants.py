@@ -1,4 +1,4 @@
-"""django-tenants: the search_path decides which type of a name is meant (S10)."""
+"""django-tenants: the search_path decides which type of a name is meant."""
 
 from __future__ import annotations
 

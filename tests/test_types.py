@@ -17,6 +17,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DataError, transaction
+from django.db.models import TextChoices
 from django.test.utils import override_settings
 from psycopg import sql
 from psycopg.adapt import Dumper, Loader
@@ -347,7 +348,7 @@ def test_a_type_that_a_server_lacks_costs_one_read(green, things):
         assert len(reads) == 1
 
 
-# --- S9: the same OID, another shape ---
+# --- The same OID, another shape ---
 
 
 _databases = itertools.count()
@@ -384,6 +385,11 @@ class Tolerant(enum.Enum):
         return cls.UNKNOWN
 
 
+class Spelt(TextChoices):
+    SAD = "sad"
+    OK = "ok"
+
+
 class Closed(enum.Enum):
     sad = "s"
     ok = "o"
@@ -395,7 +401,7 @@ ADD_NEW = "alter type mood add value 'new'"
 
 @pytest.mark.parametrize("level", ["server", "connection", "checkout", "result"])
 def test_a_label_added_to_an_enum_is_loaded(shop, level):
-    """S9: the next value decodes, over the same connection."""
+    """The next value decodes, over the same connection."""
     shop(MOOD, "create table t (m mood)", "insert into t values ('ok')")
     with (
         trust(level),
@@ -410,6 +416,24 @@ def test_a_label_added_to_an_enum_is_loaded(shop, level):
             True,
             "mood",
         )
+
+
+@pytest.mark.parametrize("members", [Closed, Tolerant, Spelt])
+def test_labels_that_are_no_names_cost_no_reads(shop, green, members):
+    """A TextChoices, say: its names are upper case, its values are the labels."""
+    shop(MOOD, "create table t as select 'ok'::mood m from generate_series(1, 100)")
+    with enum_declared(members):
+        found = members("ok") if members is not Closed else members.ok
+        with green.statements() as statements:
+            for _ in range(2):
+                with connection.cursor() as cursor:
+                    cursor.execute("select m, array[m] from t")
+                    assert cursor.fetchall() == [(found, [found])] * 100
+        assert len([text for text in statements if READ in text]) == 1
+    if members is Spelt:
+        shop(ADD_NEW)
+        with enum_declared(members), pytest.raises(DataError, match="bad member"):
+            ask_for("select 'new'::mood")
 
 
 def test_an_enum_that_takes_what_is_missing(shop):
@@ -478,7 +502,7 @@ class Flexible:
 
 @pytest.mark.parametrize("level", ["server", "connection", "checkout", "result"])
 def test_attributes_added_dropped_and_altered(shop, level):
-    """S9 of a composite type."""
+    """The same of a composite type."""
     shop("create type size as (width int, unit text)")
     one = "select row{}::size, array[row{}::size]"
 
@@ -523,7 +547,7 @@ def test_a_factory_that_cannot_hold_it_tells_so_itself(shop):
         assert ask_for("select 1") == (1,)
 
 
-# --- S10: types of one name in several schemas ---
+# --- Types of one name in several schemas ---
 
 TENANTS = [
     "create schema a",
@@ -538,7 +562,7 @@ TENANTS = [
 @pytest.mark.parametrize("server_side", [False, True], ids=["client", "server"])
 @pytest.mark.parametrize("major", ["blue", "green"])
 def test_two_tenants_by_schema_switch_over_one_connection(request, major, server_side):
-    """S10: each reads and writes its own type, with one cursor as with many."""
+    """Each reads and writes its own type, with one cursor as with many."""
     server = request.getfixturevalue(major)
     server.create_database("tenants")
     for statement in TENANTS:
@@ -825,3 +849,17 @@ def test_two_tenants_by_role(green):
         connection.close()
     for role in roles:
         green.execute(f"drop role {role}")
+
+
+@pytest.mark.parametrize("level", ["server", "connection", "checkout", "result"])
+def test_a_name_is_right_under_any_search_path(shop, level):
+    """Client-side binding writes names; at "server" one connection reads for all."""
+    shop("create extension hstore", "create schema app")
+    with trust(level):
+        assert ask_for("select %s -> 'a'", [{"a": "1"}]) == ("1",)
+        for _ in range(2):
+            connection.close()
+            ask_for("set search_path to app")
+            for _ in range(2):
+                assert ask_for("select %s::text", [{"a": "1"}]) == ('"a"=>"1"',)
+                assert ask_for("select %s::text", [[{"a": "1"}]])

@@ -38,8 +38,6 @@ class Clocks:
         return {
             "wall": statistics.median(self._walls),
             "cpu": statistics.median(self._cpus),
-            "least wall": min(self._walls),
-            "least cpu": min(self._cpus),
         }
 
 

@@ -23,7 +23,7 @@ def named(name: str) -> bytes:
     question = _catalog.Question(("citext", "hstore"))
     with psycopg.connect(conninfo()) as own:
         reading = _catalog.read_types(own.pgconn, question, "utf-8")
-        return _catalog.Check(own.wait(reading)).statement
+        return _catalog.Confirmation(own.wait(reading)).statement
 
 
 def statement(name: str) -> Run:

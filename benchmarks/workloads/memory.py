@@ -1,8 +1,7 @@
 """Memory: of connections that wait, and of a process that has seen many servers.
 
 By `tracemalloc`: what Python and psycopg's C code allocate through Python, to the
-byte. libpq's buffers, the same in all variants, are not in it; they are in the
-resident size (``resident``), which is given beside it.
+byte. libpq's buffers, the same in all variants, are not in it.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import gc
 import itertools
-import os
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
@@ -28,11 +26,6 @@ def traced() -> int:
     return tracemalloc.get_traced_memory()[0]
 
 
-def resident() -> int:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
 def idle_connections() -> Run:
     """Open so many connections, each by a wrapper of its own; then query over each."""
     warm = [opened() for _ in range(5)]
@@ -40,17 +33,9 @@ def idle_connections() -> Run:
         query(wrapper)
 
     def run(times: int) -> Metrics:
-        # Without tracing, which takes memory of its own.
-        before = resident()
-        wrappers = [opened() for _ in range(times)]
-        grown = resident() - before
-        for wrapper in wrappers:
-            wrapper.close()
-        del wrapper
-        wrappers.clear()
         tracemalloc.start()
         before = traced()
-        wrappers += [opened() for _ in range(times)]
+        wrappers = [opened() for _ in range(times)]
         idle = traced() - before
         for wrapper in wrappers:
             query(wrapper)
@@ -61,7 +46,6 @@ def idle_connections() -> Run:
         return {
             "traced": idle / times,
             "traced_after_query": used / times,
-            "resident": grown / times,
         }
 
     return run
@@ -137,7 +121,7 @@ def growth_of(switch: Callable[[], None]) -> Run:
 
     def run(times: int) -> Metrics:
         tracemalloc.start()
-        start, resident_start = traced(), resident()
+        start = traced()
         for _ in range(times // 2):
             switch()
         half = traced()
@@ -148,7 +132,6 @@ def growth_of(switch: Callable[[], None]) -> Run:
         return {
             "growth": end - start,
             "growth_second_half": end - half,
-            "resident_growth": resident() - resident_start,
         }
 
     return run

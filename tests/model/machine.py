@@ -94,7 +94,8 @@ class Search(Traffic, Operations):
                 held = self.promise.trusted(link)
                 assert held is not None, f"{connection} is trusted for too long"
                 mine = {name: oid for name, oid, _ in held.types}
-                oids = real.snapshot.by_name()
+                types = real.snapshot.by_name()
+                oids = {name: row.oid for name, row in types.items()}
                 assert oids == mine, f"{connection} goes by {oids}, not by {mine}"
             check_nothing_registered(connection)
             if real is not None:

@@ -183,11 +183,12 @@ def a_read_leaves_a_transaction_open(patch: Patch) -> None:
 def oids_are_registered_on_connections(patch: Patch) -> None:
     learn = Link._learn
 
-    def registering(self: Any, snapshot: Any, epoch: int, context: Any) -> Any:
-        for name, oid in snapshot.by_name().items():
+    def registering(self: Any, *args: Any) -> Any:
+        snapshot, context = learn(self, *args), args[-1]
+        for name, row in snapshot.by_name().items():
             if name == "hstore":
-                register_hstore(TypeInfo(name, oid, 0), context.connection)
-        return learn(self, snapshot, epoch, context)
+                register_hstore(TypeInfo(name, row.oid, 0), context.connection)
+        return snapshot
 
     patch(Link, "_learn", registering)
 

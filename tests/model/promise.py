@@ -57,6 +57,8 @@ class Link:
     has_sent: bool = False
     is_read: bool = False
     """Whether the last answer was a read; what is confirmed may be less."""
+    is_ahead: bool = False
+    """Whether it was read for the very result that comes next."""
     warned: bool = False
     """Whether it went by what could not be verified, and said so."""
 
@@ -138,6 +140,7 @@ class Promise:
 
     def begin(self, link: Link) -> None:
         """A statement is about to be sent."""
+        link.is_ahead = False
         if self.level == "result":
             link.layout = None
 
@@ -220,8 +223,17 @@ class Promise:
             return link.layout, reads
         # I4: what "server" would trust.
         held = self.trusted(link)
+        if anew and held is not None:
+            return held, 0
         if held is None or self.level == "result":
             link.warned = True
+        if held is None and link.previous is not None:
+            before = link.previous
+            found = self.known(known.layout).keys() if known else set()
+            if known is None or (
+                not found & {*oids} and self.known(before).keys() & {*oids}
+            ):
+                return before, 0
         return held or (known.layout if known else NOTHING), 0
 
     def cursor(self, link: Link, now: Layout) -> Expected:
@@ -232,6 +244,19 @@ class Promise:
         if self.level == "server" and is_known:
             return NONE
         return Expected(self.verify(link, now), [])
+
+    def ahead(self, link: Link, now: Layout, *, at_once: bool) -> Expected:
+        """Rows are about to arrive one by one, or in a pipeline: it is read before."""
+        known = self.alias(link.alias).recall(link.identity)
+        if self.level != "result" and self.trusted(link) is not None:
+            return NONE
+        if self.level == "server" and known is not None:
+            self._trust(link, known.layout)
+            link.untracked = set(known.untracked)
+            return NONE
+        reads = self.verify(link, now, anew=True)
+        link.is_ahead = at_once and self.level == "result"
+        return Expected(reads, [])
 
     # What is expected of a use
 
@@ -252,7 +277,7 @@ class Promise:
         reads, right = 0, []
         for number, oid in enumerate(oids):
             held = self.trusted(link)
-            first = number == 0 and self.level == "result"
+            first = number == 0 and self.level == "result" and not link.is_ahead
             if held is None or first or not self.loads(held, oid):
                 together = [oid] if apart else oids
                 held, read = self._news(link, now, oid, together, readable, first)

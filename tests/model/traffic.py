@@ -99,9 +99,12 @@ class Traffic(Deployment):
     def making(
         self, client: Client, how: str, promise: Promise, link: Link
     ) -> Expected:
-        """What it takes to make a cursor."""
+        """What it takes to make a cursor, or to begin what nothing is read in."""
         if how == "cursor" and client.reads_with_cursor:
             return promise.cursor(link, self.place(client).layout)
+        if how in ("stream", "pipeline"):
+            layout = self.place(client).layout
+            return promise.ahead(link, layout, at_once=how == "stream")
         return NONE
 
     def make(self, client: Client, how: str) -> Any:
