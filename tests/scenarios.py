@@ -267,6 +267,24 @@ def ask_for(sql: str, params: Any = None) -> Any:
 
 
 @contextmanager
+def no_time_to_read(connection: Any) -> Iterator[Callable[[str], Any]]:
+    """Be in a pipeline; yield what queries the shop there, with another query behind.
+
+    The first result comes when its query was sent, and before the other's does.
+    """
+    with connection.pipeline() as pipeline:
+
+        def ask(columns: str) -> Any:
+            sql = "select {} from product, pg_sleep({}) where name = 'anvil'"
+            first = connection.execute(sql.format(columns, 0.05))
+            connection.execute(sql.format("name", 0.2))
+            pipeline.sync()
+            return first.fetchone()
+
+        yield ask
+
+
+@contextmanager
 def own_database(server: PostgreSQL, name: str, order: list[str]) -> Iterator[None]:
     server.create_database(name)
     try:

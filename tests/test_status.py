@@ -40,6 +40,7 @@ from .scenarios import (
     database,
     drop_types,
     lead,
+    no_time_to_read,
     own_database,
     read,
     trust,
@@ -178,12 +179,9 @@ def fall_back():
     """Have OIDs used that cannot be verified: trust ends in a pipeline."""
     connection.close()
     connection.ensure_connection()
-    with connection.connection.pipeline() as pipeline:
-        cursors = [connection.connection.execute(SELECT) for _ in range(2)]
+    with no_time_to_read(connection.connection) as ask:
         forget("default")
-        pipeline.sync()
-        for cursor in cursors:
-            assert cursor.fetchone()
+        assert ask("attrs")
 
 
 def test_a_result_that_cannot_be_verified_is_a_fallback(blue):
