@@ -69,6 +69,7 @@ class Link:
     __slots__ = (
         "_has_sent",
         "_is_ahead",
+        "_is_confirmed",
         "_is_of_result",
         "_missed",
         "_previous",
@@ -99,6 +100,8 @@ class Link:
         self.loaders: LoadersByFormat = NO_LOADERS
         """By format and OID, those that are decided: no question in `epoch`."""
         self._has_sent = False
+        # Whether the server was last asked for what was known: it may have more.
+        self._is_confirmed = False
         self._reads = 0
         # Python types that were sent, since the last read, without the OID of their
         # own: the server had none, when it was asked at that time, in seconds.
@@ -262,12 +265,11 @@ class Link:
         registry = _tracking.current()
         is_of_result = self.memory.trust is Trust.RESULT
         snapshot = self.snapshot or self._trust_server(epoch, context)
-        if snapshot is not None and not is_of_result:
+        if snapshot is not None and not (is_of_result or self._is_confirmed):
             # The cursor may be older than the read.
             snapshot.share_types(context.adapters)
         elif registry.question:
             connection: Any = context.connection
-            # What is confirmed only may be less than there is.
             catalog = yield from reading(connection, registry.question)
             # A cursor's execution follows at once; in a pipeline, who knows when.
             is_at_once = catalog is not None and context is not connection
@@ -283,6 +285,7 @@ class Link:
         self._trust(snapshot, epoch, context)
         # That of the connection which read it may have been another.
         self._search_path = None
+        self._is_confirmed = False
         self.untracked = known.untracked
         return snapshot
 
@@ -301,7 +304,10 @@ class Link:
 
     def _note(self, catalog: Catalog, confirmation: Confirmation | None) -> None:
         """Note what kind of an answer *catalog* is: it may say less than there is."""
-        if confirmation is not None and catalog is confirmation.catalog:
+        self._is_confirmed = (
+            confirmation is not None and catalog is confirmation.catalog
+        )
+        if self._is_confirmed:
             self.untracked = frozenset()
         else:
             self._reads += 1

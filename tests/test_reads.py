@@ -12,7 +12,7 @@ from django.db import ProgrammingError, reset_queries, transaction
 from django.test.utils import CaptureQueriesContext, override_settings
 from psycopg.pq import TransactionStatus
 
-from django_pg_hot_async import _connections, forget
+from django_pg_hot_async import _connections, forget, pool
 from django_pg_hot_async._link import link_of
 
 from .scenarios import (
@@ -393,6 +393,19 @@ class TestReadAhead:
             green.execute(HSTORE, dbname="ahead")
             with connection.cursor() as cursor:
                 rows = list(cursor.stream("select 'a=>1'::hstore"))
+            assert rows == [({"a": "1"},)]
+
+    def test_stream_after_a_check_of_the_pool(self, green):
+        """Which has confirmed what was there before, and no more."""
+        with (
+            own_database(green, "ahead", []),
+            psycopg.connect(green.conninfo("ahead"), autocommit=True) as conn,
+        ):
+            green.execute(CITEXT, dbname="ahead")
+            pool.configure("mine")(conn)
+            green.execute(HSTORE, dbname="ahead")
+            pool.check("mine")(conn)
+            rows = list(conn.cursor().stream("select 'a=>1'::hstore"))
             assert rows == [({"a": "1"},)]
 
     def test_in_the_transaction_that_psycopg_begins(self, green):

@@ -57,6 +57,8 @@ class Link:
     has_sent: bool = False
     is_read: bool = False
     """Whether the last answer was a read; what is confirmed may be less."""
+    is_confirmed: bool = False
+    """Whether it was asked for no more than what was known."""
     is_ahead: bool = False
     """Whether it was read for the very result that comes next."""
     warned: bool = False
@@ -166,11 +168,12 @@ class Promise:
         """
         now, before = self.seen(now), link.previous
         alias = self.alias(link.alias)
-        statements, link.is_read = 1, True
+        statements, link.is_read, link.is_confirmed = 1, True, False
         known = alias.recall(link.identity)
         if known is not None and not anew and self.can_be_confirmed(known.layout, oids):
             if known.layout.is_part_of(now):
                 now, link.is_read, link.untracked = known.layout, False, set()
+                link.is_confirmed = True
             else:
                 statements += 1
         # With another question, another answer says nothing.
@@ -215,7 +218,7 @@ class Promise:
         known = self.alias(link.alias).recall(link.identity)
         if self.level == "server" and known is not None and not anew:
             self._trust(link, known.layout)
-            link.untracked = set(known.untracked)
+            link.untracked, link.is_confirmed = set(known.untracked), False
             return known.layout, 0
         if readable:
             reads = self.verify(link, now, anew=anew, oids=oids)
@@ -249,10 +252,11 @@ class Promise:
         """Rows are about to arrive one by one, or in a pipeline: it is read before."""
         known = self.alias(link.alias).recall(link.identity)
         if self.level != "result" and self.trusted(link) is not None:
-            return NONE
-        if self.level == "server" and known is not None:
+            if not link.is_confirmed:
+                return NONE
+        elif self.level == "server" and known is not None:
             self._trust(link, known.layout)
-            link.untracked = set(known.untracked)
+            link.untracked, link.is_confirmed = set(known.untracked), False
             return NONE
         reads = self.verify(link, now, anew=True)
         link.is_ahead = at_once and self.level == "result"
