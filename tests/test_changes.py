@@ -15,8 +15,8 @@ from django.db import transaction
 from psycopg.types.enum import EnumInfo
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
-from django_pg_hot_async import _tracking, register_type
 from django_pg_hot_async import pool as hooks
+from django_pg_hot_async import register_type
 from django_pg_hot_async.signals import server_changed
 from django_pg_hot_async.testing import PgBouncer
 
@@ -84,19 +84,16 @@ def test_a_type_that_is_in_two_schemas(moved, received, green, caplog):
     mood = "create type other.mood as enum ('ok')"
     with own_database(green, "two", [*ORDERS["green"], f"create schema other; {mood}"]):
         register_type("mood", EnumInfo)
-        try:
-            lead("default", green.database("two"))
-            assert ask_for("select 'ok'::mood") == ("ok",)
-            green.execute(f"drop type other.mood; {mood}", dbname="two")
-            connection.close()
-            assert ask_for("select 'ok'::mood, 'ok'::other.mood") == ("ok", "ok")
-            (event,) = received.wait()
-            green.execute("alter type mood add value 'new'", dbname="two")
-            connection.close()
-            assert ask_for("select 'ok'::mood") == ("ok",)
-            received.wait()
-        finally:
-            _tracking.declare(())
+        lead("default", green.database("two"))
+        assert ask_for("select 'ok'::mood") == ("ok",)
+        green.execute(f"drop type other.mood; {mood}", dbname="two")
+        connection.close()
+        assert ask_for("select 'ok'::mood, 'ok'::other.mood") == ("ok", "ok")
+        (event,) = received.wait()
+        green.execute("alter type mood add value 'new'", dbname="two")
+        connection.close()
+        assert ask_for("select 'ok'::mood") == ("ok",)
+        received.wait()
     old, new = event["old"].types, event["new"].types
     assert {name for name in old if old[name] != new[name]} == {"other.mood"}
     assert "other.mood {} -> {}".format(old["other.mood"], new["other.mood"]) in (

@@ -7,7 +7,7 @@ import pytest
 from django.db import OperationalError, connection, transaction
 from psycopg import sql
 
-from django_pg_hot_async import _tracking, pool, register_type, status
+from django_pg_hot_async import pool, register_type, status
 from django_pg_hot_async._link import link_of
 
 from .scenarios import (
@@ -139,22 +139,19 @@ def test_names_that_need_quotes(green, name, schema):
     quoted = sql.Identifier(name).as_string(None)
     schema = schema or quoted
     register_type(quoted)
-    try:
-        with own_database(green, "isolated", []):
-            green.execute(f"create schema if not exists {schema}", dbname="isolated")
-            lead("default", green.database("isolated"))
-            with transaction.atomic():
-                ask_for("set transaction isolation level repeatable read")
-                ask_for("select 1")
-                for other in (quoted, "other"):
-                    green.execute(
-                        f"create type {schema}.{other} as (a int)", dbname="isolated"
-                    )
-                assert ask_for(f"select row(1)::{schema}.other") == ("(1)",)
-                with pytest.raises(OperationalError, match="was created after"):
-                    ask_for(f"select array[row(1)::{schema}.{quoted}]")
-    finally:
-        _tracking.declare(())
+    with own_database(green, "isolated", []):
+        green.execute(f"create schema if not exists {schema}", dbname="isolated")
+        lead("default", green.database("isolated"))
+        with transaction.atomic():
+            ask_for("set transaction isolation level repeatable read")
+            ask_for("select 1")
+            for other in (quoted, "other"):
+                green.execute(
+                    f"create type {schema}.{other} as (a int)", dbname="isolated"
+                )
+            assert ask_for(f"select row(1)::{schema}.other") == ("(1)",)
+            with pytest.raises(OperationalError, match="was created after"):
+                ask_for(f"select array[row(1)::{schema}.{quoted}]")
 
 
 def test_a_client_encoding_that_cannot_write_a_name(green):

@@ -15,7 +15,7 @@ from django.db import ProgrammingError, transaction
 from psycopg.types.composite import CompositeInfo, register_composite
 from psycopg.types.enum import EnumInfo, register_enum
 
-from django_pg_hot_async import _link, _tracking, forget, pool, register_type
+from django_pg_hot_async import _link, forget, pool, register_type
 from django_pg_hot_async.testing import PgBouncer
 
 from .proxy import Proxy
@@ -94,21 +94,14 @@ def test_what_a_project_registers_itself_stays_as_it_was(green):
 def test_an_attribute_of_another_type_that_the_old_loader_takes(green):
     """It is noticed when types are next read, whatever makes them be."""
     register_type("note", CompositeInfo, register_composite, factory=Note)
-    try:
-        with own_database(green, "limits", []):
-            green.execute(
-                "create type note as (number int, text text)", dbname="limits"
-            )
-            lead("default", database(green.database("limits"), KINDS["C2"]))
-            assert ask_for("select (1, '2')::note") == (Note(1, "2"),)
-            green.execute(
-                "alter type note alter attribute text type int", dbname="limits"
-            )
-            assert ask_for("select (1, 2)::note") == (Note(1, "2"),)
-            forget("default")
-            assert ask_for("select (1, 2)::note") == (Note(1, 2),)
-    finally:
-        _tracking.declare(())
+    with own_database(green, "limits", []):
+        green.execute("create type note as (number int, text text)", dbname="limits")
+        lead("default", database(green.database("limits"), KINDS["C2"]))
+        assert ask_for("select (1, '2')::note") == (Note(1, "2"),)
+        green.execute("alter type note alter attribute text type int", dbname="limits")
+        assert ask_for("select (1, 2)::note") == (Note(1, "2"),)
+        forget("default")
+        assert ask_for("select (1, 2)::note") == (Note(1, 2),)
 
 
 @pytest.mark.parametrize("level", ["server", "connection"])
@@ -129,28 +122,25 @@ def test_a_type_that_is_renamed_to_a_tracked_name(green, level):
 def test_a_type_that_is_created_after_it_was_sent(green, monkeypatch):
     """psycopg sends an Enum by name as well; nothing else shows the type."""
     register_type("mood", EnumInfo, register_enum, enum=Mood)
-    try:
-        with own_database(green, "limits", []):
-            options = {"server_side_binding": True}
-            lead("default", database(green.database("limits"), KINDS["C2"], **options))
-            sent = "select pg_typeof(coalesce(%s, null))::text"
-            assert ask_for(sent, [Mood.ok]) == ("text",)
-            green.execute(MOOD, dbname="limits")
-            monkeypatch.setattr(_link, "MISSED_SECONDS", 1000.0)
-            assert ask_for(sent, [Mood.ok]) == ("text",)
-            monkeypatch.setattr(_link, "MISSED_SECONDS", 0.0)
-            assert ask_for(sent, [Mood.ok]) == ("mood",)
-            # An error is a reason to ask at once.
-            green.execute("drop type mood", dbname="limits")
-            forget("default")
-            monkeypatch.setattr(_link, "MISSED_SECONDS", 1000.0)
-            assert ask_for(sent, [Mood.ok]) == ("text",)
-            green.execute(MOOD, dbname="limits")
-            with pytest.raises(ProgrammingError, match="no_such_table"):
-                ask_for("select 1 from no_such_table where %s = ''", [Mood.ok])
-            assert ask_for(sent, [Mood.ok]) == ("mood",)
-    finally:
-        _tracking.declare(())
+    with own_database(green, "limits", []):
+        options = {"server_side_binding": True}
+        lead("default", database(green.database("limits"), KINDS["C2"], **options))
+        sent = "select pg_typeof(coalesce(%s, null))::text"
+        assert ask_for(sent, [Mood.ok]) == ("text",)
+        green.execute(MOOD, dbname="limits")
+        monkeypatch.setattr(_link, "MISSED_SECONDS", 1000.0)
+        assert ask_for(sent, [Mood.ok]) == ("text",)
+        monkeypatch.setattr(_link, "MISSED_SECONDS", 0.0)
+        assert ask_for(sent, [Mood.ok]) == ("mood",)
+        # An error is a reason to ask at once.
+        green.execute("drop type mood", dbname="limits")
+        forget("default")
+        monkeypatch.setattr(_link, "MISSED_SECONDS", 1000.0)
+        assert ask_for(sent, [Mood.ok]) == ("text",)
+        green.execute(MOOD, dbname="limits")
+        with pytest.raises(ProgrammingError, match="no_such_table"):
+            ask_for("select 1 from no_such_table where %s = ''", [Mood.ok])
+        assert ask_for(sent, [Mood.ok]) == ("mood",)
 
 
 def test_a_pipeline_in_which_trust_ends(green, caplog):
