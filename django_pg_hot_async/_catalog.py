@@ -74,6 +74,10 @@ WHERE pg_catalog.right(
         pg_catalog.length(pg_catalog.quote_ident(n.name)) OPERATOR(pg_catalog.+) 1
     ) OPERATOR(pg_catalog.=) pg_catalog.concat('.', pg_catalog.quote_ident(n.name))"""
 
+_GONE = "???"
+"""What format_type() says of a type that was dropped; one of that name is quoted. It
+asks the cache as well, so a transaction may see a type in pg_type that is no more."""
+
 _FRESH = ("read committed", "read uncommitted")
 """The levels of isolation at which each statement sees what is there when it begins."""
 
@@ -273,10 +277,8 @@ def _parse(result: PGresult, encoding: str) -> Catalog:
         [_text(result.get_value(row, column), encoding) for column in range(13)]
         for row in range(result.ntuples)
     ]
-    return Catalog(
-        version=int(rows[0][0]),
-        types=tuple(sorted((_type_row(row) for row in rows if row[4]), key=_by_oid)),
-    )
+    types = [_type_row(row) for row in rows if row[4] and row[8] != _GONE]
+    return Catalog(version=int(rows[0][0]), types=tuple(sorted(types, key=_by_oid)))
 
 
 def _type_row(row: Sequence[str]) -> TypeRow:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 import pytest
-from django.db import OperationalError, connection, transaction
+from django.db import OperationalError, ProgrammingError, connection, transaction
 from psycopg import sql
 
 from django_pg_hot_async import pool, register_type, status
@@ -119,6 +119,22 @@ def test_what_it_saw_replaces_nothing_that_is_known(shop, green, level):
         for _ in range(2):
             assert ask_for("select %s -> 'a'", [{"a": "1"}]) == ("1",)
         assert status()[0]["types"] == known
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("binding", ["by name", "by OID"])
+def test_a_type_dropped_under_the_transaction(shop, green, binding, level):
+    """It sees the type in pg_type, and the server has no name for it any more."""
+    options = {"isolation_level": FROZEN[0], "server_side_binding": binding == "by OID"}
+    shop["OPTIONS"] = {**shop.get("OPTIONS", {}), **options}
+    with trust(level):
+        lead("default", shop)
+        with pytest.raises(ProgrammingError, match="adapt"), transaction.atomic():
+            assert ask_for("select 1") == (1,)
+            make_anew(green)
+            ask_for("select %s -> 'a'", [{"a": "1"}])
+        for _ in range(2):
+            assert ask_for("select %s -> 'a'", [{"a": "1"}]) == ("1",)
 
 
 @pytest.mark.parametrize("level", LEVELS)

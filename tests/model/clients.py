@@ -84,6 +84,8 @@ class Client:
         self.senders: dict[str, Any] = {}
         """Cursors to send with that are kept, by their kind."""
         self._transaction: Any = None
+        self.is_light = False
+        """Whether its transaction has used no table yet, and so locks none."""
         self.configured: Callable[[Any], None] = lambda connection: None
         """Called when a hook has read from a new connection, by whoever opened it."""
 

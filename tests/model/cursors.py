@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import psycopg
@@ -48,15 +48,29 @@ READS = (
     "record",
     "pipeline",
     "stream",
+    "copy",
+    "copy binary",
 )
 DJANGO_SENDS = ("cursor", "orm")
-SENDS = ("server", "client", "raw", "insert", "executemany", "both")
+SENDS = (
+    "server",
+    "client",
+    "raw",
+    "insert",
+    "executemany",
+    "both",
+    "copy",
+    "copy binary",
+)
 KEPT = ("cursor", "server", "client")
 ORM = ("orm", "iterator", "async orm")
-BINARY = ("binary", "named binary", "record")
+BINARY = ("binary", "named binary", "record", "copy binary")
 # Where a result comes in several: DECLARE, its description, FETCH.
 IN_PARTS = ("named", "named raw", "named binary", "chunked", "iterator")
 PIPELINED = ("pipeline", "executemany")
+# Where types are read, if they have to be, before rows are on their way.
+COPIES = ("copy", "copy binary")
+AHEAD = ("stream", "pipeline", *COPIES)
 
 VALUES: dict[str, Any] = {
     "hstore": {"a": "1", "b c": None},
@@ -77,19 +91,35 @@ column_lists = st.lists(st.sampled_from(sorted(COLUMNS)), min_size=1, max_size=3
 class Select:
     """Some columns of one row."""
 
-    def __init__(self, columns: Iterable[str], *, has_new_label: bool = False) -> None:
-        """*has_new_label*: the server has the label that one of them is of."""
+    def __init__(
+        self,
+        columns: Iterable[str],
+        *,
+        has_new_label: bool = False,
+        loaded: Collection[str] = (),
+    ) -> None:
+        """*has_new_label*: the server has the label that one of them is of; *loaded*
+        are the types whose values become something else than text."""
         if not has_new_label:
             columns = (MOODS[0] if name == NEW_LABEL else name for name in columns)
         self.columns = list(dict.fromkeys(columns))
         names = ", ".join(self.columns)
         self.sql = f"select {names} from product where name = 'anvil'"
         self.kinds = [KINDS[name] for name in self.columns]
+        self.loaded = loaded
 
     @property
     def types(self) -> list[str]:
         """Those of the columns that have one of which servers do not agree."""
         return [kind for kind in self.kinds if kind]
+
+    @property
+    def named(self) -> list[str | int]:
+        """What COPY is told that they are: 0 is a type that nobody tracks."""
+        return [
+            (kind if kind in self.loaded else 0) if kind else "text"
+            for kind in self.kinds
+        ]
 
     def musts(self, right: Iterable[bool]) -> list[bool]:
         """Tell for each column whether it has to be right, given it for each type."""
@@ -135,6 +165,30 @@ def plain_query(client: Client) -> None:
     cursor = make_cursor(client, "server")
     client.call(cursor.execute, "select 'x', 1")
     assert client.call(cursor.fetchall) == [("x", 1)]
+
+
+def freeze(client: Client) -> None:
+    """Have the transaction that has begun see what there is now, and nothing newer."""
+    cursor = make_cursor(client, "server")
+    client.call(
+        cursor.execute, "set transaction isolation level repeatable read, read write"
+    )
+    plain_query(client)
+
+
+def hear(client: Client) -> None:
+    """Have the server process hear of what others changed since its transaction began.
+
+    It does when it locks a relation; until then it may go by types that are gone.
+    """
+    cursor = make_cursor(client, "server")
+    for sql in (
+        "savepoint before",
+        "select from pg_extension limit 0",
+        "rollback to savepoint before",
+        "release savepoint before",
+    ):
+        client.call(cursor.execute, sql)
 
 
 def read_chunked(client: Any, how: str, select: Select) -> Any:
@@ -204,6 +258,28 @@ def read_in_pipeline(client: Client, how: str, select: Select) -> Any:
         return client.call(cursor.fetchall)
 
 
+def format_of(how: str) -> str:
+    """Name the format of a COPY."""
+    return "binary" if how == "copy binary" else "text"
+
+
+def read_copy(client: Client, how: str, select: Select) -> Any:
+    """COPY tells no types; the connection is asked for them by name."""
+    cursor = make_cursor(client, "server")
+    sql = f"copy ({select.sql}) to stdout (format {format_of(how)})"
+    with client.using(cursor.copy(sql)) as copy:
+        missing = None
+        try:
+            copy.set_types(select.named)
+        except KeyError as error:
+            # Told when the rows have come: to cancel them would be to cancel a query.
+            missing = error
+        rows = client.collect(copy.rows())
+    if missing is not None:
+        raise psycopg.ProgrammingError(f"no type of that name: {missing}")
+    return rows
+
+
 READERS: dict[str, Callable[[Any, str, Select], Any]] = {
     "chunked": read_chunked,
     "orm": read_by_orm,
@@ -216,6 +292,7 @@ READERS: dict[str, Callable[[Any, str, Select], Any]] = {
     "record": read_record,
     "pipeline": read_in_pipeline,
     "stream": read_stream,
+    **dict.fromkeys(COPIES, read_copy),
 }
 
 
@@ -290,9 +367,24 @@ def send_and_read(client: Client, how: str, kind: str, kept: Any) -> Any:
     return [text]
 
 
+def send_by_copy(client: Client, how: str, kind: str, kept: Any) -> Any:
+    cursor = make_cursor(client, "server")
+    sql = f"copy product (name, attrs, parts) from stdin (format {format_of(how)})"
+    with client.using(cursor.copy(sql)) as copy:
+        try:
+            copy.set_types(["text", "hstore", "hstore[]"])
+        except KeyError as error:
+            raise psycopg.ProgrammingError(f"no type of that name: {error}") from error
+        row = ["sent", VALUES["hstore"], VALUES["hstore[]"]]
+        client.call(copy.write_row, row)
+    [row] = arrived(client, "server")
+    return list(row)
+
+
 SENDERS: dict[str, Callable[[Any, str, str, Any], Any]] = {
     "orm": send_by_orm,
     "insert": send_insert,
     "executemany": send_many,
     "both": send_and_read,
+    **dict.fromkeys(COPIES, send_by_copy),
 }

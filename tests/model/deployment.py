@@ -292,6 +292,7 @@ class Deployment(RuleBasedStateMachine):
         self.promise = promise
         self.links[id(client.connection)] = (client.connection, link)
         if error is None:
+            assert not expected.refused, f"{client}: {value!r} from a newer type"
             after = client.connection.pgconn.transaction_status
             if client.in_transaction:
                 # Django begins one with its first statement.
@@ -303,6 +304,9 @@ class Deployment(RuleBasedStateMachine):
                 counts["fallbacks"] += 1
             return value, expected.right
         note(f"{client}: {error!r}")
+        if expected.refused:
+            assert cause(error).sqlstate == "40001", f"{client}: {error!r}"
+            counts["transactions too old"] += 1
         if all(expected.right) and not expected.missing:
             raise AssertionError(f"{client}: {error!r}") from error
         counts["excused errors"] += 1
@@ -372,9 +376,26 @@ class Deployment(RuleBasedStateMachine):
         hooked, self.hooked = self.hooked, 0
         self.reads(hooked)
 
+    def is_stale(self, client: Client) -> bool:
+        """Whether *client* sees types as they were, and of new tables no row."""
+        frozen = self.link_of(client).frozen
+        return frozen is not None and frozen != self.place(client).layout
+
+    def touch(self, client: Client) -> None:
+        """*client* is about to use the table: whoever changes that would wait."""
+        client.is_light = False
+
+    def end_locks(self, place: Place) -> None:
+        """End the transactions at *place* that a change of types would wait for."""
+        for client in self.here(place):
+            if not client.is_light:
+                self.end(client)
+
     def end(self, client: Client, *, commit: bool = True) -> None:
         """End the transaction of *client*, if there is one."""
         if client.in_transaction:
+            client.is_light = False
+            self.link_of(client).frozen = None
             error = None if commit else RuntimeError("roll back")
             with suppress(RuntimeError):
                 client.do(lambda: client.end(error))

@@ -10,11 +10,11 @@ from hypothesis.stateful import invariant, precondition, rule
 from django_pg_hot_async import _memory
 from django_pg_hot_async._link import Link, link_of
 
-from .cursors import KEPT, column_lists
+from .cursors import KEPT, VALUES, column_lists
 from .deployment import clients, counts, places
 from .operations import Operations
 from .traffic import Traffic
-from .world import SOME
+from .world import ORDERS, SOME
 
 FIRST_NORMAL_OID = 16384
 STAND_INS = 2**32
@@ -37,7 +37,7 @@ class Search(Traffic, Operations):
         client = self.use(name)
         number = self._keep(client, how, columns)
         for stop in [*stops, None]:
-            if self.place(client).layout.is_whole:
+            if self.has_rows(client):
                 self._again(client, number)
             if stop is None:
                 return
@@ -71,15 +71,42 @@ class Search(Traffic, Operations):
         self.left["recreate"] -= 1
         client = self.use(name)
         place = self.place(client)
-        for other in self.here(place):
-            self.end(other)
+        self.end_locks(place)
         self.world.recreate(place, order)
         self._read(client, how, columns)
+        self.end_locks(place)
         self.world.complete(place)
+        self.end(client)
         client.let_go()
         client.do(client.close)
         self.reads(0)
         counts["types created late"] += 1
+        self._read(self.use(name), how, columns)
+
+    @precondition(lambda self: self.left["recreate"])
+    @rule(
+        name=clients,
+        order=st.sampled_from(ORDERS),
+        how=st.sampled_from(KEPT),
+        kind=st.sampled_from(sorted(VALUES)),
+        columns=column_lists,
+    )
+    def outlive(
+        self, name: str, order: tuple[str, ...], how: str, kind: str, columns: list[str]
+    ) -> None:
+        """Types are created anew under a transaction that sees what was there."""
+        self.left["recreate"] -= 1
+        client = self.use(name)
+        place = self.place(client)
+        self.end(client)
+        self.end_locks(place)
+        client.do(client.begin)
+        self._freeze(client)
+        self.world.recreate(place, order)
+        for _ in range(2):
+            self._read(self.use(name), how, columns)
+            self._send(self.use(name), how, kind)
+        self.end(client)
         self._read(self.use(name), how, columns)
 
     @invariant()

@@ -89,8 +89,7 @@ class Operations(Deployment):
         """Drop the types, and create them in another order; or create them late."""
         self.left["recreate"] -= 1
         there = self.near(place)
-        for client in self.here(there):
-            self.end(client)
+        self.end_locks(there)
         self.world.recreate(there, order)
         counts["types created anew"] += 1
         self.reads(0)
@@ -100,8 +99,7 @@ class Operations(Deployment):
         """Create the types that are missing, and the table, under open connections."""
         there = self.near(place)
         if there.layout.types and not there.layout.is_whole:
-            for client in self.here(there):
-                self.end(client)
+            self.end_locks(there)
             self.world.complete(there)
             counts["types created late"] += 1
             self.reads(0)

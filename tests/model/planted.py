@@ -5,7 +5,7 @@ A search that does not find every one of them proves nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +14,7 @@ from psycopg import pq
 from psycopg.types import TypeInfo
 from psycopg.types.hstore import register_hstore
 
-from django_pg_hot_async import _connections, _link, _memory
+from django_pg_hot_async import _catalog, _connections, _link, _memory
 from django_pg_hot_async._link import Link
 from django_pg_hot_async._memory import Alias
 
@@ -236,6 +236,36 @@ def what_is_confirmed_is_taken_for_all_there_is(patch: Patch) -> None:
         self._reads += 1
 
     patch(Link, "_note", as_a_read)
+
+
+@bug()
+def nothing_is_read_ahead(patch: Patch) -> None:
+    """Of COPY, stream() and pipelines: in them it is too late."""
+
+    def nothing(self: Link, context: Any) -> Iterator[None]:
+        yield from ()
+
+    patch(Link, "read_ahead", nothing)
+
+
+@bug()
+def an_old_transaction_is_believed(patch: Patch) -> None:
+    """A type that is newer than what it sees is one that nobody tracks, then."""
+
+    def nothing(*args: Any) -> Iterator[None]:
+        yield from ()
+
+    patch(_catalog, "_look_for_newer", nothing)
+
+
+@bug("server", "connection", "checkout")
+def what_an_old_transaction_saw_is_news(patch: Patch) -> None:
+    learn = Alias.learn
+
+    def as_of_now(self: Alias, server: Any, snapshot: Any, **kwargs: Any) -> Any:
+        return learn(self, server, snapshot, **{**kwargs, "is_old": False})
+
+    patch(Alias, "learn", as_of_now)
 
 
 if backend.is_installed:

@@ -63,6 +63,8 @@ class Link:
     """Whether it was read for the very result that comes next."""
     warned: bool = False
     """Whether it went by what could not be verified, and said so."""
+    frozen: Layout | None = None
+    """What was there when the transaction began, where that is what it sees."""
 
 
 @dataclass
@@ -76,16 +78,26 @@ class Expected:
     right: list[bool]
     missing: bool = False
     """The server lacks the type of a parameter."""
+    refused: bool = False
+    """A type is younger than the transaction, which has to be run again."""
 
     def __add__(self, other: Expected) -> Expected:
         return Expected(
             self.reads + other.reads,
             self.right + other.right,
             self.missing or other.missing,
+            self.refused or other.refused,
         )
 
 
 NONE = Expected(0, [])
+
+
+class TooOld(Exception):
+    """A transaction cannot see a type, which took so many statements to find out."""
+
+    def __init__(self, statements: int) -> None:
+        self.statements = statements
 
 
 class Promise:
@@ -113,6 +125,12 @@ class Promise:
         """What a value of *oid* becomes, to one who goes by *layout*; "" is text."""
         name = self.known(layout).get(oid, TEXT)
         return "" if name == TEXT else name
+
+    @property
+    def loaded(self) -> set[str]:
+        """The types whose values become something else than text."""
+        names = {name for row in self.tracked for name in (row, f"{row}[]")}
+        return names - {TEXT}
 
     # What ends trust
 
@@ -164,7 +182,7 @@ class Promise:
 
         Return how many statements that takes: it is asked to confirm what is known
         of it, unless *anew* or where one of *oids* is none of that, and read where
-        it does not.
+        it does not. Raise `TooOld` where the transaction is older than one of *oids*.
         """
         now, before = self.seen(now), link.previous
         alias = self.alias(link.alias)
@@ -176,6 +194,17 @@ class Promise:
                 link.is_confirmed = True
             else:
                 statements += 1
+        if link.is_read and link.frozen is not None:
+            # What it sees is as old as it is, but for what is confirmed, or dropped.
+            current, now = now, self.seen(link.frozen).without_dropped(now)
+            if missing := {*oids} - self.known(now).keys():
+                statements += 1
+                if missing & self.known(current).keys():
+                    raise TooOld(statements)
+            if known is not None and known.layout != now:
+                # There may be newer ones by now: what is known stays so.
+                self._trust(link, now)
+                return statements
         # With another question, another answer says nothing.
         moved = before is not None and before != now and before.tracked == now.tracked
         known = alias.known.get(link.identity)
@@ -284,7 +313,11 @@ class Promise:
             first = number == 0 and self.level == "result" and not link.is_ahead
             if held is None or first or not self.loads(held, oid):
                 together = [oid] if apart else oids
-                held, read = self._news(link, now, oid, together, readable, first)
+                try:
+                    held, read = self._news(link, now, oid, together, readable, first)
+                except TooOld as error:
+                    wrong = [False] * len(oids)
+                    return Expected(reads + error.statements, wrong, refused=True)
                 reads += read
             right.append(self.loads(held, oid) == self.loads(now, oid))
         return Expected(reads, right)
@@ -304,14 +337,50 @@ class Promise:
             held, reads = self._establish(link, now, readable=readable, oids=together)
         is_news = oid not in self.known(held) and oid not in link.untracked
         if is_news and not link.is_read:
-            held, more = self._establish(link, now, readable=readable, anew=True)
+            try:
+                held, more = self._establish(
+                    link, now, readable=readable, anew=True, oids=together
+                )
+            except TooOld as error:
+                raise TooOld(reads + error.statements) from None
             reads += more
         if link.is_read:
             untracked = {other for other in together if other not in self.known(held)}
             link.untracked |= untracked
-            if self.level == "server":
-                self.alias(link.alias).known[link.identity].untracked |= untracked
+            known = self.alias(link.alias).recall(link.identity)
+            if self.level == "server" and known is not None and known.layout == held:
+                known.untracked |= untracked
         return held, reads
+
+    def copied(
+        self, link: Link, now: Layout, types: Sequence[str], *, binary: bool
+    ) -> Expected:
+        """COPY: values of *types*, told by name; what nobody tracks is not told.
+
+        Nothing can be asked in it. It tells no OIDs, but for arrays in the *binary*
+        format, whose elements have them.
+        """
+        held = self.trusted(link)
+        assert held is not None
+
+        def is_right(name: str) -> bool:
+            if name not in self.loaded:
+                return True
+            element, is_array, _ = name.partition("[]")
+            if not (binary and is_array):
+                return name in held.oids
+            oid = now.oids[element]
+            return name in held.oids and self.loads(held, oid) == self.loads(now, oid)
+
+        return Expected(0, [is_right(name) for name in types])
+
+    def copied_in(self, link: Link, types: Sequence[str]) -> Expected:
+        """COPY to the server: what it needs to know of *types* are the names."""
+        held = self.trusted(link)
+        assert held is not None
+        link.has_sent = True
+        right = [name in held.oids for name in types]
+        return Expected(0, right, not all(right))
 
     def parameters(
         self,

@@ -14,8 +14,10 @@ from hypothesis.stateful import precondition, rule
 
 from .clients import Client
 from .cursors import (
+    AHEAD,
     ARRIVED,
     BINARY,
+    COPIES,
     DJANGO_READS,
     DJANGO_SENDS,
     IN_PARTS,
@@ -31,6 +33,8 @@ from .cursors import (
     Literals,
     Select,
     column_lists,
+    freeze,
+    hear,
     make_cursor,
     plain_query,
     read_by_cursor,
@@ -39,7 +43,6 @@ from .cursors import (
 from .deployment import ERRORS, INERROR, Deployment, cause, clients, counts
 from .processes import fork, in_a_thread, in_the_child
 from .promise import NONE, Expected, Link, Promise, is_evidence
-from .world import Layout
 
 
 class Traffic(Deployment):
@@ -69,15 +72,20 @@ class Traffic(Deployment):
             client.do(lambda: plain_query(client))
             self.reads(0)
             return
-        if not layout.is_whole and how not in KEPT:
+        if not self.has_rows(client) and how not in KEPT:
             how = "server"
+        self.catch_up(client)
         how = self.able(client, how)
         if how == "stream":
             self.streamed.add(id(client.connection))
-        select = self.select(how, columns, layout)
+        select = self.select(client, how, columns)
 
         def expected(promise: Promise, link: Link, readable: bool) -> Expected:
-            return self.making(client, how, promise, link) + promise.result(
+            found = self.making(client, how, promise, link)
+            if how in COPIES:
+                binary = how in BINARY
+                return found + promise.copied(link, layout, select.types, binary=binary)
+            return found + promise.result(
                 link,
                 layout,
                 select.types,
@@ -102,9 +110,9 @@ class Traffic(Deployment):
         """What it takes to make a cursor, or to begin what nothing is read in."""
         if how == "cursor" and client.reads_with_cursor:
             return promise.cursor(link, self.place(client).layout)
-        if how in ("stream", "pipeline"):
+        if how in AHEAD:
             layout = self.place(client).layout
-            return promise.ahead(link, layout, at_once=how == "stream")
+            return promise.ahead(link, layout, at_once=how != "pipeline")
         return NONE
 
     def make(self, client: Client, how: str) -> Any:
@@ -125,10 +133,20 @@ class Traffic(Deployment):
             return "server" if how == "pipeline" else "insert"
         return how
 
-    def select(self, how: str, columns: list[str], layout: Layout) -> Select:
+    def has_rows(self, client: Client) -> bool:
+        """Whether there is a table, and *client* sees what is in it."""
+        return self.place(client).layout.is_whole and not self.is_stale(client)
+
+    def catch_up(self, client: Client) -> None:
+        if self.is_stale(client):
+            client.do(lambda: hear(client))
+
+    def select(self, client: Client, how: str, columns: list[str]) -> Select:
         """Make a query of *columns* that can be read by a cursor in this way."""
-        if not layout.is_whole:
+        layout = self.place(client).layout
+        if not self.has_rows(client):
             return Literals(layout)
+        self.touch(client)
         if how in ORM:
             columns = [c for c in columns if c in ("attrs", "tags", "parts")]
             return Select(columns or ["attrs"])
@@ -136,8 +154,12 @@ class Traffic(Deployment):
             # Nobody loads it, and in binary it has an OID in it.
             columns = [c for c in columns if c not in MOODS] or ["feels"]
         # While rows arrive nobody can ask about a label; a record asks in between.
-        is_plain = how not in ("record", "stream", "pipeline")
-        return Select(columns, has_new_label=is_plain and "new" in layout.labels)
+        is_plain = how not in ("record", *AHEAD)
+        return Select(
+            columns,
+            has_new_label=is_plain and "new" in layout.labels,
+            loaded=self.promise.loaded,
+        )
 
     def compare_row(
         self, rows: Any, select: Select, right: list[bool], *, binary: bool = False
@@ -158,7 +180,7 @@ class Traffic(Deployment):
     def keep(self, name: str, how: str, columns: list[str]) -> None:
         """Open a cursor for a query that is run again later, over and over."""
         client = self.use(name)
-        if self.place(client).layout.is_whole:
+        if self.has_rows(client):
             self._again(client, self._keep(client, how, columns))
 
     def _keep(self, client: Client, how: str, columns: list[str]) -> int:
@@ -172,7 +194,7 @@ class Traffic(Deployment):
         kept = [
             (client, number)
             for client in self.clients.values()
-            if client.is_open and self.place(client).layout.is_whole
+            if client.is_open and self.has_rows(client)
             for number in range(len(client.kept))
         ]
         if kept:
@@ -180,6 +202,7 @@ class Traffic(Deployment):
 
     def _again(self, client: Client, which: int) -> None:
         how, cursor, select = client.kept[which]
+        self.touch(client)
         layout = self.place(client).layout
 
         def expected(promise: Promise, link: Link, readable: bool) -> Expected:
@@ -230,13 +253,16 @@ class Traffic(Deployment):
 
     def _send(self, client: Client, how: str, kind: str, cursor: Any = None) -> None:
         layout = self.place(client).layout
-        if not self.has_moods or not layout.is_whole:
+        if not self.has_moods or not self.has_rows(client):
             kind = kind.replace("mood", "hstore")
         how = self.able(client, how)
-        if not layout.is_whole and cursor is None:
+        if not self.has_rows(client) and cursor is None:
             how = self.able(client, "cursor")
+        if how not in KEPT:
+            self.touch(client)
+        self.catch_up(client)
         sends, types = SENDERS.get(how, send_by_cursor), [kind]
-        if how in ("orm", "insert"):
+        if how in ("orm", "insert", *COPIES):
             types = ["hstore", "hstore[]"]
         elif how in ("executemany", "both"):
             types = [kind] = ["hstore"]
@@ -246,6 +272,8 @@ class Traffic(Deployment):
             # No one can read between the parameters of a batch.
             times = 3 if how == "executemany" else 1
             found = NONE if cursor else self.making(client, how, promise, link)
+            if how in COPIES:
+                return found + promise.copied_in(link, types)
             found += promise.parameters(
                 link, layout, types * times, by_name=by_name, readable=readable
             )
@@ -265,15 +293,24 @@ class Traffic(Deployment):
         if value is not None:
             self.compare(value, [ARRIVED[kind] for kind in types], right[: len(types)])
 
-    @rule(name=clients, commit=st.booleans())
-    def transact(self, name: str, commit: bool) -> None:
-        """Begin a transaction, or end it."""
+    @rule(name=clients, commit=st.booleans(), frozen=st.booleans())
+    def transact(self, name: str, commit: bool, frozen: bool) -> None:
+        """Begin a transaction, or end it; *frozen*: one that sees what was there."""
         client = self.use(name)
         if client.in_transaction:
             self.end(client, commit=commit)
         else:
             client.do(client.begin)
+            if frozen:
+                self._freeze(client)
         self.reads(0)
+
+    def _freeze(self, client: Client) -> None:
+        """The transaction that has begun sees no type that is created from now on."""
+        client.do(lambda: freeze(client))
+        client.is_light = True
+        self.link_of(client).frozen = self.place(client).layout
+        counts["transactions at REPEATABLE READ"] += 1
 
     @rule(
         name=clients,

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -112,6 +112,12 @@ class Layout:
     def is_part_of(self, other: Layout) -> bool:
         """Whether *other* has all that this one has."""
         return self.version == other.version and {*self.types} <= {*other.types}
+
+    def without_dropped(self, now: Layout) -> Layout:
+        """Leave out what is not there *now*."""
+        types = tuple(row for row in self.types if row in now.types)
+        labels = self.labels if any(name == "mood" for name, _, _ in types) else ()
+        return replace(self, types=types, labels=labels)
 
     @functools.cached_property
     def names(self) -> Mapping[int, str]:
