@@ -190,11 +190,11 @@ def read_types(
     a second round trip reads.
 
     A psycopg generator: it sends, yields while it has to wait, and leaves the
-    waiting to its caller. libpq must be idle and outside a pipeline; a
-    transaction is neither begun nor ended. A type that the server lacks is left
-    out of the answer. *encoding* is Python's name of the client encoding. Raise
-    the database's own error where the read fails, and `SerializationFailure` where
-    one of the question's OIDs is of such a type, which the transaction cannot see.
+    waiting to its caller. libpq must be idle, and no result of a pipeline to come; a
+    transaction is neither begun nor ended. A type that the server lacks is left out
+    of the answer. *encoding* is Python's name of the client encoding. Raise the
+    database's own error where the read fails, and `SerializationFailure` where one of
+    the question's OIDs is of such a type, which the transaction cannot see.
     """
     if encoding == "ascii":
         # SQL_ASCII: the server sends bytes as it stores them, mostly UTF-8.
@@ -241,10 +241,18 @@ def _look_for_newer(
 
 
 def _ask(pgconn: PGconn, statement: bytes, encoding: str) -> PQGen[PGresult]:
-    # The simple protocol takes one message instead of five, and a pooler that
-    # pools by transaction or statement keeps it whole.
-    pgconn.send_query(statement)
-    results = yield from generators.execute(pgconn)
+    if pgconn.pipeline_status == pq.PipelineStatus.OFF:
+        # The simple protocol takes one message instead of five, and a pooler that
+        # pools by transaction or statement keeps it whole.
+        pgconn.send_query(statement)
+        results = yield from generators.execute(pgconn)
+    else:
+        # As a part of the pipeline. There is no sync: that would end a transaction
+        # which began with the first statement of it.
+        pgconn.send_query_params(statement, None)
+        pgconn.send_flush_request()
+        yield from generators.send(pgconn)
+        results = yield from generators.fetch_many(pgconn)
     if not results:
         raise errors.InternalError("got no answer to the read of types")
     result: PGresult = results[-1]

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import pq
 from psycopg._cursor_base import BaseCursor
-from psycopg._pipeline_base import BasePipeline
 from psycopg.adapt import PyFormat
 from psycopg.types import TypesRegistry
 
@@ -119,13 +118,15 @@ _raise_for_result = BaseCursor._raise_for_result
 _stream_send_gen = BaseCursor._stream_send_gen
 _start_copy_gen = BaseCursor._start_copy_gen
 _executemany_gen_pipeline = BaseCursor._executemany_gen_pipeline
-_enter_pipeline = BasePipeline._enter_gen
+_enter_pipeline = psycopg.Pipeline.__enter__
+_aenter_pipeline = psycopg.AsyncPipeline.__aenter__
 
 
 def follow_cursors(
     begin: Callable[[Any], bool],
     refused: Callable[[Any, psycopg.Error], None],
     ahead: Callable[[Any], PQGen[None]],
+    ahead_of_many: Callable[[Any, Any, bool], PQGen[None]],
     *,
     each: bool,
     adapt: Callable[[Any], bool] | None = None,
@@ -138,9 +139,9 @@ def follow_cursors(
     called for those only. *refused* gets the connection and the error that is
     about to be raised. *ahead* makes a generator that is run, for a cursor or a
     connection, before rows arrive one by one or a pipeline begins: ``stream()``,
-    COPY, ``executemany(returning=True)``, ``pipeline()``. *adapt*, if given, is
-    called before each execution with the cursor, and tells whether it changed its
-    adapters.
+    COPY, ``pipeline()``; *ahead_of_many* does for the cursor, the parameters and
+    ``returning`` of an ``executemany()``. *adapt*, if given, is called before each
+    execution with the cursor, and tells whether it changed its adapters.
     """
 
     # BaseCursor._start_query(), which each way of executing goes through;
@@ -169,8 +170,8 @@ def follow_cursors(
             raise
 
     # ._stream_send_gen(), ._start_copy_gen(), ._executemany_gen_pipeline(), and
-    # BasePipeline._enter_gen(), which executemany() goes through with a lock of its
-    # own, ._lock: psycopg 3.2.13 and 3.3.9.
+    # Pipeline.level and ._lock, which is another where it is executemany() that enters
+    # one: psycopg 3.2.13 and 3.3.9.
     def start_ahead(cursor: Any) -> PQGen[None]:
         if not (cursor.closed or cursor._conn._pipeline):
             # In the transaction that psycopg begins for it, if it does.
@@ -186,14 +187,23 @@ def follow_cursors(
         yield from _start_copy_gen(self, *args, **kwargs)
 
     def executemany(self: Any, query: Any, params_seq: Any, returning: bool) -> Any:
-        if returning:
-            yield from ahead(self)
+        yield from self._conn._start_query()
+        yield from ahead_of_many(self, params_seq, returning)
         yield from _executemany_gen_pipeline(self, query, params_seq, returning)
 
+    # A wait() of its own: one that is cancelled, or gets Ctrl-C, runs its generator to
+    # the end, and a pipeline that is entered in it would be left by nobody.
     def enter_pipeline(self: Any) -> Any:
         if self.level == 0 and self._lock is self._conn.lock:
-            yield from ahead(self._conn)
-        yield from _enter_pipeline(self)
+            with self._lock:
+                self._conn.wait(ahead(self._conn))
+        return _enter_pipeline(self)
+
+    async def aenter_pipeline(self: Any) -> Any:
+        if self.level == 0 and self._lock is self._conn.lock:
+            async with self._lock:
+                await self._conn.wait(ahead(self._conn))
+        return await _aenter_pipeline(self)
 
     cursors: Any = BaseCursor
     cursors._start_query = start_query if adapt is None else adapt_and_start
@@ -201,8 +211,10 @@ def follow_cursors(
     cursors._stream_send_gen = stream_send
     cursors._start_copy_gen = start_copy
     cursors._executemany_gen_pipeline = executemany
-    pipelines: Any = BasePipeline
-    pipelines._enter_gen = enter_pipeline
+    pipelines: Any = psycopg.Pipeline
+    pipelines.__enter__ = enter_pipeline
+    async_pipelines: Any = psycopg.AsyncPipeline
+    async_pipelines.__aenter__ = aenter_pipeline
 
 
 def leave_cursors() -> None:
@@ -213,8 +225,10 @@ def leave_cursors() -> None:
     cursors._stream_send_gen = _stream_send_gen
     cursors._start_copy_gen = _start_copy_gen
     cursors._executemany_gen_pipeline = _executemany_gen_pipeline
-    pipelines: Any = BasePipeline
-    pipelines._enter_gen = _enter_pipeline
+    pipelines: Any = psycopg.Pipeline
+    pipelines.__enter__ = _enter_pipeline
+    async_pipelines: Any = psycopg.AsyncPipeline
+    async_pipelines.__aenter__ = _aenter_pipeline
 
 
 def drop_prepared_statements(connection: Any) -> None:

@@ -5,13 +5,15 @@ The error itself reaches the user as it is, with a note.
 
 from __future__ import annotations
 
+import itertools
 import re
 import weakref
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from . import _resolver, conf
+from . import _resolver, _tracking, conf
 from ._compat import drop_prepared_statements, follow_cursors, leave_cursors
 from ._guard import BadValue
 from ._link import link_of
@@ -96,6 +98,24 @@ def _ahead(context: Any) -> PQGen[None]:
         yield from link.read_ahead(context)
 
 
+def _ahead_of_many(cursor: Any, params_seq: Any, returning: bool) -> PQGen[None]:
+    """Read ahead of an `executemany()`, where its parameters or rows may need it.
+
+    Once rows are on their way nothing can be read, and some may be committed. Of what
+    can be iterated over but once nothing can be told.
+    """
+    link = link_of(cursor.connection)
+    if link is None:
+        return
+    senders: Iterable[type] = ()
+    if isinstance(params_seq, Sequence) and not link.knows_all:
+        rows = (row.values() if isinstance(row, Mapping) else row for row in params_seq)
+        senders = _tracking.current().senders_of(itertools.chain.from_iterable(rows))
+        if not (senders or returning):
+            return
+    yield from link.read_ahead(cursor, senders)
+
+
 def _adapt(cursor: Any) -> bool:
     """Have *cursor* resolve what is tracked now; return whether it did not."""
     if cursor.connection not in _older:
@@ -133,6 +153,7 @@ def install() -> None:
         _begin,
         notice,
         _ahead,
+        _ahead_of_many,
         each=conf.has_level(Trust.RESULT),
         adapt=_adapt if _older else None,
     )

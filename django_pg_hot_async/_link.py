@@ -19,7 +19,7 @@ from ._snapshot import Snapshot
 from .conf import Trust
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from psycopg.abc import AdaptContext, Loader, PQGen
     from psycopg.pq.abc import PGconn
@@ -132,6 +132,18 @@ class Link:
             return False
         is_known = self.memory.recall(self.server) is not None
         return not (is_known and self.memory.trust is Trust.SERVER)
+
+    @property
+    def _is_read(self) -> bool:
+        """Whether a read now would tell no more, for what is executed next."""
+        is_read = self.snapshot is not None and not self._is_confirmed
+        return is_read and self.memory.trust is not Trust.RESULT
+
+    @property
+    def knows_all(self) -> bool:
+        """Whether that is so whatever is sent: the server has all that is tracked."""
+        snapshot = self.snapshot
+        return self._is_read and snapshot is not None and snapshot.is_complete
 
     def renew(self) -> None:
         """Begin a new checkout or work unit: what was read before is not trusted."""
@@ -255,17 +267,22 @@ class Link:
         catalog = await aread(connection, question, confirmation) if question else None
         return self._learn_if(catalog, confirmation, registry, epoch, connection)
 
-    def read_ahead(self, context: AdaptContext) -> PQGen[None]:
+    def read_ahead(
+        self, context: AdaptContext, senders: Iterable[type] = ()
+    ) -> PQGen[None]:
         """Read, if that is due, before something in which nothing can be read.
 
-        A psycopg generator. Under "server" trust nothing is sent where the server
-        was read from before. Raise the database's own error.
+        It is, too, where the server had no type for one of *senders*, Python types of
+        which values will be sent. A psycopg generator. Under "server" trust nothing is
+        sent where the server was read from before. Raise the database's own error.
         """
         epoch = self.memory.epoch
         registry = _tracking.current()
-        is_of_result = self.memory.trust is Trust.RESULT
         snapshot = self.snapshot or self._trust_server(epoch, context)
-        if snapshot is not None and not (is_of_result or self._is_confirmed):
+        lacks = snapshot is not None and any(
+            snapshot.lacks(key) and self.misses(key) for key in senders
+        )
+        if snapshot is not None and self._is_read and not lacks:
             # The cursor may be older than the read.
             snapshot.share_types(context.adapters)
         elif registry.question:
@@ -273,7 +290,7 @@ class Link:
             catalog = yield from reading(connection, registry.question)
             # A cursor's execution follows at once; in a pipeline, who knows when.
             is_at_once = catalog is not None and context is not connection
-            self._is_ahead = is_of_result and is_at_once
+            self._is_ahead = self.memory.trust is Trust.RESULT and is_at_once
             self._learn_if(catalog, None, registry, epoch, context)
 
     def _trust_server(self, epoch: int, context: AdaptContext) -> Snapshot | None:

@@ -43,13 +43,10 @@ def reading(
     as it was. Raise the database's own error where the read fails.
     """
     pgconn = connection.pgconn
-    if not _is_ready(pgconn):
+    if not (_is_ready(pgconn) and _has_no_result_to_come(pgconn)):
         return None
-    with _outside_pipeline(pgconn) as outside:
-        if not outside:
-            return None
-        encoding = connection.info.encoding
-        return (yield from read_types(pgconn, question, encoding, confirmation))
+    encoding = connection.info.encoding
+    return (yield from read_types(pgconn, question, encoding, confirmation))
 
 
 def read(
@@ -91,26 +88,21 @@ async def aread(
         return await connection.wait(reading(connection, question, confirmation))
 
 
-@contextmanager
-def _outside_pipeline(pgconn: PGconn) -> Iterator[bool]:
-    """Leave the pipeline of *pgconn*, if one is on; yield whether that worked.
+def _has_no_result_to_come(pgconn: PGconn) -> bool:
+    """Whether nothing that was sent in a pipeline, if one is on, awaits its result.
 
-    `executemany()` adapts its first parameters in a pipeline that is still empty
-    (psycopg 3.2, 3.3), and libpq lets an empty one be left and entered again.
+    libpq tells by whether a pipeline can be left. It is entered again: the results may
+    have come by a flush, and the transaction that they are of goes on. `executemany()`
+    adapts its first parameters in a pipeline that is still empty (psycopg 3.2, 3.3).
     """
     if pgconn.pipeline_status == pq.PipelineStatus.OFF:
-        yield True
-        return
+        return True
     try:
         pgconn.exit_pipeline_mode()
     except psycopg.OperationalError:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        if pgconn.status == pq.ConnStatus.OK:
-            pgconn.enter_pipeline_mode()
+        return False
+    pgconn.enter_pipeline_mode()
+    return True
 
 
 @contextmanager

@@ -192,6 +192,24 @@ class Registry:
                 return tracked
         return None
 
+    def senders_of(self, values: Iterable[Any]) -> set[type]:
+        """Return the Python types of *values*, and of elements, that are resolved."""
+        senders, found, others = self.senders, set[type](), {type(None)}
+        for value in values:
+            kind = type(value)
+            if kind in found or kind in others:
+                continue
+            if any(
+                base in senders or f"{base.__module__}.{base.__qualname__}" in senders
+                for base in kind.__mro__
+            ):
+                found.add(kind)
+            elif isinstance(value, (list, tuple)):
+                found |= self.senders_of(value)
+            else:
+                others.add(kind)
+        return found
+
     def _find_senders(self) -> Mapping[type | str, tuple[pq.Format, ...]]:
         # Registered with nothing in them, types tell their Python types.
         adapters = Registration.of(self.absent).adapters

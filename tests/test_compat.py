@@ -92,13 +92,19 @@ def test_installing_twice_changes_nothing():
         (_compat._stream_send_gen, "self query params binary size"),
         (_compat._start_copy_gen, "self statement params"),
         (_compat._executemany_gen_pipeline, "self query params_seq returning"),
-        (_compat._enter_pipeline, "self"),
+        (psycopg.Pipeline._enter_gen, "self"),
         (psycopg.Connection._start_query, "self"),
     ],
 )
 def test_what_executions_begin_with(generator, parameters):
     assert inspect.isgeneratorfunction(generator)
     assert " ".join(inspect.signature(generator).parameters) == parameters
+
+
+@pytest.mark.parametrize("enter", [_compat._enter_pipeline, _compat._aenter_pipeline])
+def test_what_a_pipeline_begins_with(enter):
+    source = inspect.getsource(enter)
+    assert "self._lock" in source and "self._conn.wait(self._enter_gen())" in source
 
 
 def test_stand_ins_are_beyond_every_oid_and_load():

@@ -277,15 +277,25 @@ class Promise:
             return NONE
         return Expected(self.verify(link, now), [])
 
-    def ahead(self, link: Link, now: Layout, *, at_once: bool) -> Expected:
-        """Rows are about to arrive one by one, or in a pipeline: it is read before."""
+    def ahead(
+        self, link: Link, now: Layout, *, at_once: bool, sends: Sequence[str] = ()
+    ) -> Expected:
+        """Rows are about to arrive one by one, or in a pipeline: it is read before.
+
+        So it is where the type of what a batch *sends* was not there.
+        """
         known = self.alias(link.alias).recall(link.identity)
-        if self.level != "result" and self.trusted(link) is not None:
-            if not link.is_confirmed:
-                return NONE
-        elif self.level == "server" and known is not None:
-            self._trust(link, known.layout)
+        held = self.trusted(link)
+        if held is None and self.level == "server" and known is not None:
+            held = known.layout
+            self._trust(link, held)
             link.untracked, link.is_confirmed = set(known.untracked), False
+        if (
+            self.level != "result"
+            and held is not None
+            and not link.is_confirmed
+            and held.oids.keys() >= {*sends}
+        ):
             return NONE
         reads = self.verify(link, now, anew=True)
         link.is_ahead = at_once and self.level == "result"

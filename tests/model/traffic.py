@@ -110,9 +110,10 @@ class Traffic(Deployment):
         """What it takes to make a cursor, or to begin what nothing is read in."""
         if how == "cursor" and client.reads_with_cursor:
             return promise.cursor(link, self.place(client).layout)
-        if how in AHEAD:
+        if how in (*AHEAD, "executemany"):
             layout = self.place(client).layout
-            return promise.ahead(link, layout, at_once=how != "pipeline")
+            sends = ["hstore"] if how == "executemany" else []
+            return promise.ahead(link, layout, at_once=how != "pipeline", sends=sends)
         return NONE
 
     def make(self, client: Client, how: str) -> Any:
@@ -270,7 +271,7 @@ class Traffic(Deployment):
 
         def expected(promise: Promise, link: Link, readable: bool) -> Expected:
             # No one can read between the parameters of a batch.
-            times = 3 if how == "executemany" else 1
+            times = 2 if how == "executemany" else 1
             found = NONE if cursor else self.making(client, how, promise, link)
             if how in COPIES:
                 return found + promise.copied_in(link, types)

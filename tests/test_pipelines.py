@@ -1,0 +1,191 @@
+"""Pipelines: types are read in them as a part of them, or before they begin."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import psycopg
+import pytest
+from psycopg import IsolationLevel, errors
+from psycopg.pq import PipelineStatus, TransactionStatus
+
+from django_pg_hot_async import _connections, forget, pool
+
+from .scenarios import CITEXT, HSTORE, MOOD, READ, own_database
+from .test_faults import types_locked
+
+NEWS = "select feels from product where name = 'anvil'"
+"""Of an enum that nobody tracks: it is asked about."""
+LATE = [[None], [None], [{"a": "1"}], [{"a": "2"}]]
+"""Rows of which the first do not tell that types have to be read."""
+
+
+@pytest.fixture(params=["blue", "green"])
+def server(request):
+    """The releases differ in what ends a transaction that a pipeline has begun."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def shop(server):
+    with own_database(server, "piped", [HSTORE, CITEXT, MOOD]):
+        server.execute("create table written (n int)", dbname="piped")
+        yield server.conninfo("piped")
+
+
+@pytest.fixture
+def fresh(shop):
+    """A connection that is looked after, and has read nothing."""
+    with psycopg.connect(shop, autocommit=True) as conn:
+        _connections.look_after(conn, "mine")
+        yield conn
+
+
+def written(server):
+    """What others see of the table."""
+    [[count]] = server.execute("select count(*) from written", dbname="piped")
+    return count
+
+
+class TestAReadWithin:
+    def test_what_was_written_before_is_there(self, server, fresh):
+        with fresh.pipeline():
+            fresh.execute("insert into written values (1)")
+            assert fresh.execute(NEWS).fetchone() == ("ok",)
+            fresh.execute("insert into written values (2)")
+        assert written(server) == 2
+        assert fresh.info.transaction_status == TransactionStatus.IDLE
+
+    def test_its_transaction_is_undone_as_a_whole(self, server, fresh):
+        with pytest.raises(errors.DivisionByZero), fresh.pipeline():
+            fresh.execute("insert into written values (1)")
+            assert fresh.execute(NEWS).fetchone() == ("ok",)
+            fresh.execute("select 1 / 0").fetchone()
+        assert written(server) == 0
+        assert fresh.execute("select 1").fetchone() == (1,)
+
+    def test_a_transaction_can_begin_after_it(self, server, fresh):
+        with fresh.pipeline():
+            fresh.execute("insert into written values (1)")
+            assert fresh.execute(NEWS).fetchone() == ("ok",)
+            with fresh.transaction():
+                fresh.execute("insert into written values (2)")
+        assert written(server) == 2
+
+    def test_before_a_parameter(self, server, fresh):
+        """Trust ends in it, and what has been sent has been answered."""
+        pool.configure("mine")(fresh)
+        with pytest.raises(errors.DivisionByZero), fresh.pipeline():
+            fresh.execute("insert into written values (1)")
+            assert fresh.execute("select 1").fetchone() == (1,)
+            forget("mine")
+            cursor = fresh.execute("select %s -> 'a'", [{"a": "1"}])
+            assert cursor.fetchone() == ("1",)
+            fresh.execute("select 1 / 0").fetchone()
+        assert written(server) == 0
+
+    def test_one_that_fails(self, server, fresh):
+        """The database's own error, and the pipeline is undone."""
+        pool.configure("mine")(fresh)
+        fresh.execute("set lock_timeout = '10ms'")
+        with (
+            types_locked(server, "piped"),
+            pytest.raises(errors.LockNotAvailable),
+            fresh.pipeline(),
+        ):
+            fresh.execute("insert into written values (1)")
+            assert fresh.execute("select 1").fetchone() == (1,)
+            forget("mine")
+            fresh.execute("select %s -> 'a'", [{"a": "1"}])
+        assert written(server) == 0
+        assert fresh.execute(NEWS).fetchone() == ("ok",)
+
+    @pytest.mark.parametrize("rows", [1, 300])
+    def test_rows_of_executemany_that_fill_the_servers_buffer(
+        self, server, fresh, rows
+    ):
+        """They arrive before all is sent, with nothing to come at that moment."""
+        sql = "insert into written values (1) returning 'ok'::mood, repeat(%s, 9000)"
+        cursor = fresh.cursor()
+        cursor.executemany(sql, [["x"]] * rows, returning=True)
+        assert cursor.fetchone() == ("ok", "x" * 9000)
+        assert written(server) == rows
+        assert fresh.execute("select 1").fetchone() == (1,)
+
+
+class TestExecutemany:
+    """A value may be in any row; in the middle it would be too late to read."""
+
+    @pytest.mark.parametrize("make", [list, tuple, iter], ids=lambda one: one.__name__)
+    @pytest.mark.parametrize("cursor_class", [psycopg.Cursor, psycopg.ClientCursor])
+    def test_the_first_rows_do_not_tell(self, server, fresh, make, cursor_class):
+        sql = "insert into product (name, attrs) values ('late', %s)"
+        with server.statements() as statements:
+            cursor_class(fresh).executemany(sql, make(LATE))
+            cursor_class(fresh).executemany(sql, make(LATE))
+        assert len([text for text in statements if READ in text]) == 1
+        rows = server.execute(
+            "select attrs::text from product where name = 'late'", dbname="piped"
+        )
+        assert sorted(map(str, rows)) == sorted(
+            map(str, 2 * [(None,), (None,), ('"a"=>"1"',), ('"a"=>"2"',)])
+        )
+
+    def test_named_parameters_and_lists(self, server, fresh):
+        sql = "insert into product (name, parts) values ('late', %(parts)s)"
+        rows = [{"parts": None}, {"parts": []}, {"parts": [{"a": "1"}]}]
+        fresh.cursor().executemany(sql, rows)
+        found = server.execute(
+            "select parts::text from product where name = 'late'", dbname="piped"
+        )
+        assert sorted(map(str, found)) == [
+            '(\'{"\\\\"a\\\\"=>\\\\"1\\\\""}\',)',
+            *("('{}',)", "(None,)"),
+        ]
+
+    @pytest.mark.parametrize("rows", [[["x"]], [[["x", None]]], [[(1, 2)]], []])
+    def test_nothing_is_read_for_values_of_other_types(self, server, fresh, rows):
+        with server.statements() as statements:
+            fresh.cursor().executemany("select %s", rows)
+        assert [text for text in statements if READ in text] == []
+
+    def test_in_a_transaction_whose_level_is_set_when_it_begins(self, server, shop):
+        """PostgreSQL refuses to set it after any other query."""
+        with psycopg.connect(shop) as conn:
+            conn.isolation_level = IsolationLevel.SERIALIZABLE
+            _connections.look_after(conn, "mine")
+            sql = "insert into product (name, attrs) values ('late', %s)"
+            conn.cursor().executemany(sql, LATE)
+            isolation = conn.execute("show transaction_isolation").fetchone()
+        assert isolation == ("serializable",)
+
+    async def test_async(self, server, shop):
+        async with await psycopg.AsyncConnection.connect(shop, autocommit=True) as conn:
+            link = _connections.look_after(conn, "mine")
+            sql = "insert into product (name, attrs) values ('late', %s)"
+            await conn.cursor().executemany(sql, LATE)
+        assert (link.memory.reads, link.memory.reads_in_loop) == (1, 0)
+        count = "select count(*) from product where name = 'late'"
+        assert server.execute(count, dbname="piped") == [(4,)]
+
+
+async def test_tasks_cancelled_while_they_enter(shop):
+    """A pipeline that nobody leaves must not have begun: at whatever moment it is."""
+    async with await psycopg.AsyncConnection.connect(shop, autocommit=True) as conn:
+        _connections.look_after(conn, "mine")
+
+        async def enter():
+            async with conn.pipeline():
+                await conn.execute("select 1")
+
+        for turn in range(100):
+            forget("mine")
+            task = asyncio.create_task(enter())
+            await asyncio.sleep(turn * 1e-5)
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            assert conn.pgconn.pipeline_status == PipelineStatus.OFF
+        rows = [row async for row in conn.cursor().stream("select 'a=>1'::hstore")]
+        assert rows == [({"a": "1"},)]
