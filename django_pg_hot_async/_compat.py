@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 class _Shared(dict):  # type: ignore[type-arg]
     """The content of a snapshot's types; a copy of it is a plain dict."""
 
+    made_of: object = None
+
 
 class _DumpersByOid(dict):  # type: ignore[type-arg]
     """Dumpers by OID, and for an OID that is not among them what *missing* makes."""
@@ -243,10 +245,18 @@ def drop_prepared_statements(connection: Any) -> None:
     connection._prepared._names.clear()
 
 
-def mark_shared(types: TypesRegistry) -> None:
-    """Make the content of *types* known as a snapshot's own."""
-    # TypesRegistry._registry: psycopg 3.2.13 and 3.3.9.
-    types._registry = _Shared(types._registry)
+def mark_shared(types: TypesRegistry, base: TypesRegistry) -> None:
+    """Make the content of *types* known as a snapshot's own, made of *base*."""
+    # TypesRegistry._registry, which add() replaces where a copy shares it: psycopg
+    # 3.2.13 and 3.3.9.
+    content = _Shared(types._registry)
+    content.made_of = base._registry
+    types._registry = content
+
+
+def is_made_of(types: TypesRegistry, base: TypesRegistry) -> bool:
+    """Whether *base* is as it was when `mark_shared` was given it."""
+    return getattr(types._registry, "made_of", None) is base._registry
 
 
 def share_types(

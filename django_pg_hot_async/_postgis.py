@@ -45,16 +45,16 @@ def _register(info: TypeInfo, context: AdaptersMap, delimiter: str = ":") -> Non
     TypeInfo(info.name, info.oid, info.array_oid, delimiter=delimiter).register(context)
     for loader in (TextLoader, TextBinaryLoader):
         context.register_loader(info.oid, loader)
+    # One Python type stands for all three: its dumpers come with each, and the last of
+    # them is of what the server has.
+    infos = [context.types.get(name) for name in ("geometry", "geography", "raster")]
+    if None not in infos:
+        for dumper in _postgis_adapters(*(one.oid for one in infos if one)):
+            context.register_dumper(PostGISAdapter, dumper)
 
 
 def _register_raster(info: TypeInfo, context: AdaptersMap) -> None:
     _register(info, context, ",")
-    # One Python type stands for all three, so its dumpers come with the last.
-    geometry, geography = (
-        context.types[name].oid for name in ("geometry", "geography")
-    )
-    for dumper in _postgis_adapters(geometry, geography, info.oid):
-        context.register_dumper(PostGISAdapter, dumper)
 
 
 GEOMETRY = TrackedType("geometry", "b", _register)

@@ -16,11 +16,12 @@ import logging
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import psycopg
 from psycopg import pq
-from psycopg.adapt import AdaptersMap, Loader
+from psycopg.adapt import AdaptersMap, Loader, PyFormat
 from psycopg.types import TypeInfo
 from psycopg.types.composite import CompositeInfo
 from psycopg.types.enum import EnumInfo
@@ -63,6 +64,7 @@ class TrackedType:
         return f"{self.schema}.{self.name}" if self.schema else self.name
 
 
+_MAKES_CLASSES = (CompositeInfo.__module__, EnumInfo.__module__)
 _WITH_SHAPE = (EnumInfo, CompositeInfo, RangeInfo, MultirangeInfo)
 
 
@@ -152,11 +154,19 @@ class Registration:
 
     def __init__(self, stand_ins: tuple[StandIn, ...]) -> None:
         self.stand_ins = stand_ins
-        self.adapters = AdaptersMap(psycopg.adapters)
+        self._before = AdaptersMap(psycopg.adapters)
+        self.adapters = AdaptersMap(self._before)
         """Loaders and dumpers by stand-in; it is what register functions get as
         their connection, and stands for every one."""
         for stand_in in stand_ins:
             stand_in.register(self.adapters)
+
+    def registered(self, dumper: object, key: type, format: pq.Format) -> bool:
+        """Whether it was a register function that brought *dumper*, for *key*."""
+        try:
+            return self._before.get_dumper(key, PyFormat.from_pq(format)) is not dumper
+        except psycopg.ProgrammingError:
+            return True
 
     @staticmethod
     @functools.lru_cache(maxsize=64)
@@ -223,6 +233,13 @@ class Registry:
                     absent.failure,
                 )
         senders = dumped_types(adapters, psycopg.adapters)
+        for key in list(senders):
+            # psycopg makes one for each shape where the project names none: what they
+            # have in common is what it is derived from.
+            if isinstance(key, type) and key.__module__ in _MAKES_CLASSES:
+                del senders[key]
+                base = tuple if issubclass(key, tuple) else Enum
+                senders.setdefault(base, (pq.Format.BINARY, pq.Format.TEXT))
         for tracked in self.types:
             for python_type in tracked.python_types:
                 senders.setdefault(python_type, (pq.Format.BINARY, pq.Format.TEXT))

@@ -71,10 +71,14 @@ def install(adapters: AdaptersMap) -> None:
         if python_type in older and not _is_resolver(auto):
             continue
         for format in formats:
-            # What "%s" took, where there is none for the format: ours may be last.
-            there = _dumper_in(adapters, python_type, PyFormat.from_pq(format)) or auto
+            there = _dumper_in(adapters, python_type, PyFormat.from_pq(format))
+            stands_for = PyFormat.from_pq(format)
+            if format == formats[-1]:
+                # "%s" takes what is registered last, and took what was.
+                there, stands_for = there or auto, PyFormat.AUTO
             default = there.default if _is_resolver(there) else there
-            adapters.register_dumper(python_type, _dumper_resolver(format, default))
+            resolver = _dumper_resolver(format, default, stands_for)
+            adapters.register_dumper(python_type, resolver)
 
 
 def _senders(registry: Registry) -> dict[type | str, tuple[pq.Format, ...]]:
@@ -189,6 +193,8 @@ class DumperResolver(Dumper):
 
     default: type[abc.Dumper] | None = None
     """What stood there before: for values of no tracked type."""
+    stands_for: PyFormat
+    """Its own format; or `PyFormat.AUTO`, where it is what "%s" takes."""
 
     def __new__(  # type: ignore[misc]
         cls, key: type, context: AdaptContext | None = None
@@ -201,7 +207,7 @@ class DumperResolver(Dumper):
     @classmethod
     def default_for(cls, key: type) -> type[abc.Dumper]:
         """Return the dumper without us; psycopg's own error if there is none."""
-        return cls.default or _default_dumper(key, cls.format)
+        return cls.default or psycopg.adapters.get_dumper(key, cls.stands_for)
 
     def dump(self, obj: Any) -> Buffer | None:
         raise NotImplementedError("a resolver is never an instance")
@@ -209,10 +215,10 @@ class DumperResolver(Dumper):
 
 @functools.lru_cache(maxsize=256)
 def _dumper_resolver(
-    format: pq.Format, default: type[abc.Dumper] | None
+    format: pq.Format, default: type[abc.Dumper] | None, stands_for: PyFormat
 ) -> type[DumperResolver]:
     """Make the resolver for parameters sent in *format*, the same each time."""
-    names = {"format": format, "default": default}
+    names = {"format": format, "default": default, "stands_for": stands_for}
     return type(f"{format.name.title()}DumperResolver", (DumperResolver,), names)
 
 
@@ -231,8 +237,9 @@ def resolve_dumper(
     if found is None:
         return resolver.default_for(key)(key, context)
     if found.oid < STAND_INS:
-        # Django has one of its own for ranges.
-        found = resolver.default or found
+        if not snapshot.registration.registered(found, key, resolver.format):
+            # Django has one of its own for ranges.
+            found = resolver.default or found
         if getattr(found, "upgrade", None) is Dumper.upgrade:
             return found(key, context)
         return _ByValue(found(key, context), key, context, link)
@@ -352,10 +359,3 @@ def _resolve_dumper_by_oid(
             return _with_oid(dumper, oid, snapshot)
     # Raises psycopg's own error where it is of no tracked type.
     return adapters.get_dumper_by_oid(oid, format)(key, context)
-
-
-def _default_dumper(key: type, format: pq.Format) -> type[abc.Dumper]:
-    # The binary resolver also stands for "%s", where psycopg would take whatever
-    # was registered last.
-    py_format = PyFormat.TEXT if format is pq.Format.TEXT else PyFormat.AUTO
-    return psycopg.adapters.get_dumper(key, py_format)

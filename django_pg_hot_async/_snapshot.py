@@ -12,7 +12,7 @@ from psycopg.adapt import PyFormat
 from psycopg.types import TypeInfo, TypesRegistry
 
 from ._catalog import MAX_CONFIRMED, Confirmation
-from ._compat import mark_shared, share_types
+from ._compat import is_made_of, mark_shared, share_types
 from ._registry import STAND_INS, Registration, Shape, Shapes, make_info
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class Snapshot:
         self.registry = registry
         self._identity = (catalog.version, *(row.identity for row in catalog.types))
         self._hash = hash(self._identity)
+        self._types: TypesRegistry | None = None
         shapes = Shapes(registry, catalog.types)
         # The type that the search_path leads to comes last, so it is the one to
         # send; values of every one are loaded.
@@ -57,10 +58,9 @@ class Snapshot:
 
     def _in_order(self) -> tuple[StandIn, ...]:
         """List what to register: as declared, last what is to be sent."""
-        registry = self.registry
-        found: list[StandIn] = []
-        for tracked, absent in zip(registry.types, registry.absent, strict=True):
-            found.append(absent)
+        # First what the server lacks: one Python type may be sent as several types.
+        found: list[StandIn] = list(self.registry.absent)
+        for tracked in self.registry.types:
             found += (one for one in self._rows.values() if one.tracked is tracked)
         return tuple(reversed(dict.fromkeys(reversed(found))))
 
@@ -159,17 +159,21 @@ class Snapshot:
         )
         return Snapshot.of(replace(self.catalog, types=types), self.registry)
 
-    @functools.cached_property
+    @property
     def types(self) -> TypesRegistry:
         """psycopg's registry with the tracked types in it, by OID and by name.
 
         What `Column.type_display`, ``Copy.set_types()``, the dumpers of lists and
-        ranges and client-side binding look a type up in. Made once, then shared.
+        ranges and client-side binding look a type up in. Made once, then shared; and
+        again when a type was registered with psycopg for the whole process.
         """
-        types = TypesRegistry(psycopg.adapters.types)
-        for info in self.infos:
-            types.add(info)
-        mark_shared(types)
+        types = self._types
+        if types is None or not is_made_of(types, psycopg.adapters.types):
+            types = TypesRegistry(psycopg.adapters.types)
+            for info in self.infos:
+                types.add(info)
+            mark_shared(types, psycopg.adapters.types)
+            self._types = types
         return types
 
     @functools.cached_property

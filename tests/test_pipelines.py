@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from typing import Any
 
 import psycopg
 import pytest
@@ -17,7 +18,7 @@ from .test_faults import types_locked
 
 NEWS = "select feels from product where name = 'anvil'"
 """Of an enum that nobody tracks: it is asked about."""
-LATE = [[None], [None], [{"a": "1"}], [{"a": "2"}]]
+LATE: list[list[Any]] = [[None], [None], [{"a": "1"}], [{"a": "2"}]]
 """Rows of which the first do not tell that types have to be read."""
 
 
