@@ -7,6 +7,7 @@ when something is registered on the copy.
 from __future__ import annotations
 
 import functools
+import threading
 from typing import Any
 
 from django.db.backends.postgresql import base, psycopg_any
@@ -21,11 +22,23 @@ _HOLDERS: tuple[Any, ...] = (psycopg_any, base)
 _djangos = psycopg_any.get_adapters_template
 
 
+_lock = threading.Lock()
+
+
 @functools.lru_cache
+def _template(use_tz: bool, timezone: Any) -> AdaptersMap:
+    return AdaptersMap(_djangos(use_tz, timezone))
+
+
 def get_adapters_template(use_tz: bool, timezone: Any) -> AdaptersMap:
-    """Return Django's template for a time zone, with the resolvers added."""
-    template = AdaptersMap(_djangos(use_tz, timezone))
-    _resolver.install(template)
+    """Return Django's template for a time zone, with the resolvers added.
+
+    The same one when another type is tracked: a project may have added to it.
+    """
+    template = _template(use_tz, timezone)
+    if not _resolver.is_installed(template):
+        with _lock:
+            _resolver.install(template)
     return template
 
 

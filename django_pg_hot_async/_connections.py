@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 from django.db.backends.base.base import NO_DB_ALIAS
 
-from . import _adapters, _changes, _contrib, _evidence, _resolver, conf
+from . import _changes, _contrib, _evidence, _resolver, conf
 from ._link import Link, attach, link_of
 
 # For a type that is registered late: each connection needs a resolver for the
@@ -35,8 +35,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def renew() -> None:
-    """Have every connection, new or open, resolve what is tracked now."""
-    _adapters.get_adapters_template.cache_clear()
+    """Have every connection that is open resolve what is tracked now.
+
+    New ones do by the template that they are made with.
+    """
     with _lock:
         open_ones = list(_looked_after)
     for pg_connection in open_ones:

@@ -31,6 +31,16 @@ class BadValue(psycopg.DataError):
     """A value that the Python side cannot hold, whatever the server is asked."""
 
 
+class _Context:
+    """The adapters and the connection of an `AdaptContext`, and no more of it."""
+
+    __slots__ = ("adapters", "connection")
+
+    def __init__(self, context: AdaptContext) -> None:
+        self.adapters = context.adapters
+        self.connection = context.connection
+
+
 class GuardedLoader(Loader):
     """Loads by psycopg's loader; where that raises, asks the server, and tries again.
 
@@ -42,7 +52,9 @@ class GuardedLoader(Loader):
     ) -> None:
         super().__init__(INVALID_OID, context)
         self.format = loader.format
-        self._context = context
+        # Not the Transformer itself, which holds its loaders and the result at hand: in
+        # a cycle they, and a connection, would stay until the garbage is collected.
+        self._context = _Context(context)
         self._is_element = number == stand_in.oid
         self._adopt(loader, stand_in)
 

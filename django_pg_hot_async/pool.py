@@ -16,6 +16,7 @@ need not be in DATABASES; where it is, the trust set for that alias holds.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -35,12 +36,7 @@ def configure(alias: str) -> Callable[[psycopg.Connection[Any]], None]:
     own error.
     """
 
-    def configure_connection(connection: psycopg.Connection[Any]) -> None:
-        link = _look_after(connection, alias, is_own=True)
-        if link is not None:
-            link.verify(connection)
-
-    return configure_connection
+    return functools.partial(_configure, alias)
 
 
 def aconfigure(
@@ -48,12 +44,7 @@ def aconfigure(
 ) -> Callable[[psycopg.AsyncConnection[Any]], Awaitable[None]]:
     """Return a ``configure`` for the async pools; see `configure`."""
 
-    async def configure_connection(connection: psycopg.AsyncConnection[Any]) -> None:
-        link = _look_after(connection, alias, is_own=True)
-        if link is not None:
-            await link.averify(connection)
-
-    return configure_connection
+    return functools.partial(_aconfigure, alias)
 
 
 def check(alias: str) -> Callable[[psycopg.Connection[Any]], None]:
@@ -66,14 +57,7 @@ def check(alias: str) -> Callable[[psycopg.Connection[Any]], None]:
     leads to now.
     """
 
-    def check_connection(connection: psycopg.Connection[Any]) -> None:
-        link = _look_after(connection, alias, is_checked=True)
-        if link is None or not link.verify(connection):
-            from psycopg_pool import ConnectionPool
-
-            ConnectionPool.check_connection(connection)
-
-    return check_connection
+    return functools.partial(_check, alias)
 
 
 def acheck(
@@ -81,14 +65,39 @@ def acheck(
 ) -> Callable[[psycopg.AsyncConnection[Any]], Awaitable[None]]:
     """Return a ``check`` for `AsyncConnectionPool`; see `check`."""
 
-    async def check_connection(connection: psycopg.AsyncConnection[Any]) -> None:
-        link = _look_after(connection, alias, is_checked=True)
-        if link is None or not await link.averify(connection):
-            from psycopg_pool import AsyncConnectionPool
+    return functools.partial(_acheck, alias)
 
-            await AsyncConnectionPool.check_connection(connection)
 
-    return check_connection
+# Not functions within those: DATABASES is pickled where Django's tests run in parallel
+# and processes are spawned.
+
+
+def _configure(alias: str, connection: psycopg.Connection[Any]) -> None:
+    link = _look_after(connection, alias, is_own=True)
+    if link is not None:
+        link.verify(connection)
+
+
+async def _aconfigure(alias: str, connection: psycopg.AsyncConnection[Any]) -> None:
+    link = _look_after(connection, alias, is_own=True)
+    if link is not None:
+        await link.averify(connection)
+
+
+def _check(alias: str, connection: psycopg.Connection[Any]) -> None:
+    link = _look_after(connection, alias, is_checked=True)
+    if link is None or not link.verify(connection):
+        from psycopg_pool import ConnectionPool
+
+        ConnectionPool.check_connection(connection)
+
+
+async def _acheck(alias: str, connection: psycopg.AsyncConnection[Any]) -> None:
+    link = _look_after(connection, alias, is_checked=True)
+    if link is None or not await link.averify(connection):
+        from psycopg_pool import AsyncConnectionPool
+
+        await AsyncConnectionPool.check_connection(connection)
 
 
 def _look_after(
@@ -99,12 +108,13 @@ def _look_after(
     if link is not None and not is_checked:
         return link
     # Not at import: this module may be imported by a settings file.
-    from . import _connections, conf
+    from . import _connections, _work_units, conf
 
     if conf.is_off(alias):
         return None
     if link is None and _connections.is_postgresql(connection):
         link = _connections.look_after(connection, alias, in_pool=True)
+        _work_units.find_celery()
         if is_own:
             # Not by check(), which Django's own pool may have.
             _connections.mark_own(connection, link)

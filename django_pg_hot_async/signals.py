@@ -37,10 +37,11 @@ class _Robust(Signal):
 #: An exception in a receiver is logged, and harms nothing.
 #:
 #: Receivers may be functions or coroutine functions, and may use the database, that
-#: alias included. From a synchronous connection of Django's the signal is sent
-#: before `connection_created` returns. Where the change shows in the middle of a
-#: query, in an event loop, or to a pool of a project's own, a thread of its own
-#: sends it right after: a receiver there would wait for itself, or the loop for it.
-#: Coroutine functions run in an event loop of that thread; what belongs to another
-#: loop is to be called by `asyncio.run_coroutine_threadsafe()`.
+#: alias included; they must not close its connection, which is about to be used. From
+#: a synchronous connection of Django's the signal is sent before `connection_created`
+#: returns. Where the change shows in the middle of a query, in an event loop, or to a
+#: pool of a project's own, a thread of its own sends it right after: a receiver there
+#: would wait for itself, or the loop for it. Coroutine functions run in an event loop
+#: of that thread; what belongs to another loop is to be called by
+#: `asyncio.run_coroutine_threadsafe()`.
 server_changed = _Robust()

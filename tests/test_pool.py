@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import pickle
 import subprocess
 import sys
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -39,6 +42,29 @@ def test_configure_reads_once_and_leaves_the_connection_idle(green, autocommit):
             assert conn.execute("select %s -> 'a'", [{"a": "1"}]).fetchone() == ("1",)
         assert reads(statements) == 1
     assert _memory.aliases().keys() == {"mine"}
+
+
+@pytest.mark.parametrize("name", pool.__all__)
+def test_hooks_can_be_pickled(name):
+    """As settings are where Django's tests run in parallel, by "spawn"."""
+    hook = getattr(pool, name)("mine")
+    assert pickle.loads(pickle.dumps(hook)).args == ("mine",)
+
+
+def test_a_connection_goes_with_the_last_reference(green):
+    """And a result with its cursor: nobody waits for the garbage collector."""
+    conn = psycopg.connect(green.conninfo("shop"), autocommit=True)
+    pool.configure("mine")(conn)
+    assert conn.execute(SELECT).fetchone() == ROW
+    gone = weakref.ref(conn)
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.warns(ResourceWarning):
+            del conn
+            assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_check_is_one_round_trip_of_its_own(green):

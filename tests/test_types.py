@@ -15,17 +15,21 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 from asgiref.sync import sync_to_async
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DataError, transaction
+from django.db.backends.postgresql import psycopg_any
 from django.db.models import TextChoices
 from django.test.utils import override_settings
 from psycopg import sql
 from psycopg.adapt import Dumper, Loader
+from psycopg.pq import Format
 from psycopg.types import TypeInfo
 from psycopg.types.composite import CompositeInfo, register_composite
 from psycopg.types.enum import EnumInfo, register_enum
 from psycopg.types.json import JsonbDumper
 from psycopg.types.multirange import Multirange, MultirangeInfo, register_multirange
+from psycopg.types.numeric import FloatLoader
 from psycopg.types.range import Range, RangeInfo, register_range
 
 from django_pg_hot_async import _connections, _tracking, pool, register_type
@@ -824,6 +828,23 @@ def test_a_dumper_registered_over_ours_stays(green):
     register_type("floatrange", RangeInfo, register_range)
     assert ask_for("select pg_typeof(%s)::text", [{"a": 1}]) == ("jsonb",)
     connection.close()
+
+
+def test_what_a_project_adds_to_djangos_template_stays(green):
+    """Whatever is declared after it, and on connections that are made then."""
+    use_tz, zone = settings.USE_TZ, connection.timezone
+    template = psycopg_any.get_adapters_template(use_tz, zone)
+    numeric = template.get_loader(1700, Format.TEXT)
+    assert numeric is not None
+    lead("default", green.database("shop"))
+    try:
+        template.register_loader("numeric", FloatLoader)
+        with declared():
+            assert psycopg_any.get_adapters_template(use_tz, zone) is template
+            assert repr(ask_for("select 1.5")) == "(1.5,)"
+            assert ask_for("select 'ok'::mood, attrs from product") is not None
+    finally:
+        template.register_loader("numeric", numeric)
 
 
 def test_two_tenants_by_role(green):

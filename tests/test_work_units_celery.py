@@ -8,12 +8,13 @@ import sys
 import threading
 from contextlib import contextmanager
 
+import psycopg
 import pytest
 from celery import Celery, shared_task
 from celery import signals as celery_signals
 from celery.contrib.testing.worker import start_worker
 
-from django_pg_hot_async import _work_units
+from django_pg_hot_async import _work_units, pool
 
 from .scenarios import KINDS, READ, ask_for, close_all, database, lead, trust
 
@@ -68,6 +69,17 @@ def reads(green):
         assert len(seen) == expected, statements
 
     return recorded
+
+
+def test_found_by_a_pool_that_checks(green):
+    """Whose hook looks after a connection before Django has it."""
+    _work_units._task_prerun = None
+    try:
+        with psycopg.connect(green.conninfo("shop")) as conn:
+            pool.check("default")(conn)
+        assert _work_units._task_prerun is celery_signals.task_prerun
+    finally:
+        _work_units.find_celery()
 
 
 def test_a_worker(reads):
