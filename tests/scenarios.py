@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -92,6 +93,20 @@ def close_all() -> None:
     pools: Any = vars(DatabaseWrapper)["_connection_pools"]
     while pools:
         pools.popitem()[1].close()
+
+
+def settle(stats: Callable[[], dict[str, int]], taken: int = 0) -> None:
+    """Wait until a pool has all its connections, but for those *taken*.
+
+    One that it is still making would go to the server before, and be left out of a cut.
+    """
+    deadline = time.monotonic() + 30
+    while True:
+        found = stats()
+        if found.get("pool_size", 0) - found.get("pool_available", 0) == taken:
+            return
+        assert time.monotonic() < deadline, found
+        time.sleep(0.001)
 
 
 def lead(alias: str, database: dict[str, Any]) -> None:

@@ -54,6 +54,13 @@ class Stage:
         # Server-side binding: with the other, PostgreSQL gets names, not OIDs.
         lead("default", database(target, self.kind, server_side_binding=True))
 
+    def cut_over(self, old: PostgreSQL, new: PostgreSQL) -> None:
+        """Have new connections reach *new*, and end those to *old*."""
+        if pool := connection.pool:
+            scenarios.settle(pool.get_stats)
+        self.by_service(new)
+        old.terminate("shop")
+
     def split(self, between: Callable[[], Any]) -> None:
         """Read, have something happen, and read again: all in one request."""
         self.kind.split(between)
@@ -67,8 +74,7 @@ def s1_other_version(stage: Stage) -> None:
     stage.by_service(stage.blue)
     stage.lead(stage.service.database("shop"))
     stage.work()
-    stage.by_service(stage.green)
-    stage.blue.terminate("shop")
+    stage.cut_over(stage.blue, stage.green)
     stage.work()
     stage.work()
 
@@ -168,8 +174,7 @@ def s5_two_at_once(stage: Stage) -> None:
 def s6_roll_back(stage: Stage) -> None:
     """There and back again."""
     s1_other_version(stage)
-    stage.by_service(stage.blue)
-    stage.green.terminate("shop")
+    stage.cut_over(stage.green, stage.blue)
     stage.work()
     stage.work()
 

@@ -34,6 +34,7 @@ from .scenarios import (
     drop_types,
     is_of_oids,
     own_database,
+    settle,
     trust,
 )
 
@@ -63,6 +64,9 @@ class Elsewhere:
 
     async def stop(self) -> None:
         pass
+
+    async def settle(self) -> None:
+        """Wait until a pool has made the connections that it is making."""
 
     def open(self) -> Any:
         raise NotImplementedError
@@ -122,6 +126,10 @@ class AsyncBackendPooled(AsyncBackend):
 
     pool: Any = OPTIONS
 
+    async def settle(self) -> None:
+        async with async_new_connection():
+            await asyncio.to_thread(settle, async_connections["default"].pool.get_stats)
+
 
 class OwnAsyncPool(Elsewhere):
     """C7: a project's own `AsyncConnectionPool`, with the hooks."""
@@ -145,6 +153,9 @@ class OwnAsyncPool(Elsewhere):
     async def stop(self) -> None:
         if self.pool is not None:
             await self.pool.close()
+
+    async def settle(self) -> None:
+        await asyncio.to_thread(settle, self.pool.get_stats)
 
     def open(self) -> Any:
         return self.pool.connection()
@@ -178,6 +189,9 @@ class OwnPool(Elsewhere):
     async def stop(self) -> None:
         if self.pool is not None:
             self.pool.close()
+
+    async def settle(self) -> None:
+        await asyncio.to_thread(settle, self.pool.get_stats)
 
     @contextlib.asynccontextmanager
     async def open(self) -> Any:
@@ -255,13 +269,18 @@ class Stage:
     def by_service(self, server: Any) -> None:
         self.service.point("shop", server, "shop")
 
+    async def cut_over(self, old: PostgreSQL, new: PostgreSQL) -> None:
+        """Have new connections reach *new*, and end those to *old*."""
+        await self.kind.settle()
+        self.by_service(new)
+        old.terminate("shop")
+
 
 async def s1_other_version(stage: Stage) -> None:
     stage.by_service(stage.blue)
     await stage.lead(stage.service.database("shop"))
     await stage.kind.request()
-    stage.by_service(stage.green)
-    stage.blue.terminate("shop")
+    await stage.cut_over(stage.blue, stage.green)
     await stage.kind.request()
     await stage.kind.request()
 
@@ -331,8 +350,7 @@ async def s5_two_at_once(stage: Stage) -> None:
 
 async def s6_roll_back(stage: Stage) -> None:
     await s1_other_version(stage)
-    stage.by_service(stage.blue)
-    stage.green.terminate("shop")
+    await stage.cut_over(stage.green, stage.blue)
     await stage.kind.request()
     await stage.kind.request()
 

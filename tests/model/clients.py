@@ -6,7 +6,6 @@ import asyncio
 import copy
 import inspect
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -18,7 +17,7 @@ from django.db.backends.postgresql.base import DatabaseWrapper
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from django_pg_hot_async import pool
-from tests.scenarios import connections
+from tests.scenarios import connections, settle
 
 from .world import Door
 
@@ -28,17 +27,6 @@ SECONDS = 30
 POOL: dict[str, Any] = {"min_size": 0, "max_size": 2, "timeout": 10}
 OWN = "own"
 """The label of a project's own pools."""
-
-
-def settle(stats: Callable[[], dict[str, int]], taken: int) -> None:
-    """Wait until a pool has all its connections, but for those *taken*."""
-    deadline = time.monotonic() + SECONDS
-    while True:
-        found = stats()
-        if found["pool_size"] - found.get("pool_available", 0) == taken:
-            return
-        assert time.monotonic() < deadline, found
-        time.sleep(0.001)
 
 
 class Loop:
