@@ -118,7 +118,9 @@ def matrix(
     install_tests(session, django, f"psycopg[binary]=={psycopg}.*")
     blue, _, green = servers.partition(" to ")
     env = {"PSYCOPG_IMPL": implementation, "BLUE": blue, "GREEN": green}
-    run_tests(session, *LEFT_OUT, **env)
+    # That the search finds what is planted depends on none of these.
+    planted = "--deselect=tests/test_model.py::test_a_planted_bug_is_found"
+    run_tests(session, *LEFT_OUT, planted, **env)
 
 
 @nox.session

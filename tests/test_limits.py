@@ -12,8 +12,11 @@ from typing import NamedTuple
 import psycopg
 import pytest
 from django.db import ProgrammingError, transaction
+from django.db.backends.signals import connection_created
 from psycopg.types.composite import CompositeInfo, register_composite
 from psycopg.types.enum import EnumInfo, register_enum
+from psycopg.types.json import JsonbDumper
+from psycopg.types.string import TextLoader
 
 from django_pg_hot_async import _link, forget, pool, register_type
 from django_pg_hot_async.testing import PgBouncer
@@ -89,6 +92,35 @@ def test_what_a_project_registers_itself_stays_as_it_was(green):
         conn.execute(MOOD)
         forget()
         assert conn.execute("select 'ok'::mood").fetchone() == ("ok",)
+
+
+def test_what_a_receiver_registers_wins(green):
+    """It is called when the template with ours in it was made long ago."""
+
+    def receive(connection, **kwargs):
+        connection.connection.adapters.register_dumper(dict, JsonbDumper)
+        connection.connection.adapters.register_loader(0, TextLoader)
+
+    connection_created.connect(receive)
+    try:
+        lead("default", database(green.database("shop"), KINDS["C2"]))
+        assert ask_for("select pg_typeof(%s)::text", [{}]) == ("jsonb",)
+        assert ask_for("select 'a=>1'::hstore") == ('"a"=>"1"',)
+    finally:
+        connection_created.disconnect(receive)
+
+
+def test_adapters_without_their_connection(green):
+    lead("default", database(green.database("shop"), KINDS["C2"]))
+    connection.ensure_connection()
+    adapters = connection.connection.adapters
+    assert adapters.types.get("hstore") is None
+    assert ask_for(SELECT) == ROW
+    assert adapters.types["hstore"].name == "hstore"
+    with psycopg.connect(green.conninfo("shop"), context=connection.connection) as conn:
+        assert conn.execute("select 'a=>1'::hstore").fetchone() == ('"a"=>"1"',)
+        pool.configure("default")(conn)
+        assert conn.execute(SELECT).fetchone() == ROW
 
 
 def test_an_attribute_of_another_type_that_the_old_loader_takes(green):
