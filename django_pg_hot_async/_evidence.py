@@ -109,7 +109,11 @@ def _ahead_of_many(cursor: Any, params_seq: Any, returning: bool) -> PQGen[None]
         return
     senders: Iterable[type] = ()
     if isinstance(params_seq, Sequence) and not link.knows_all:
-        rows = (row.values() if isinstance(row, Mapping) else row for row in params_seq)
+        rows = (
+            row.values() if isinstance(row, Mapping) else row
+            for row in params_seq
+            if isinstance(row, (Mapping, Sequence))  # Else psycopg says what it wants.
+        )
         senders = _tracking.current().senders_of(itertools.chain.from_iterable(rows))
         if not (senders or returning):
             return

@@ -94,9 +94,10 @@ def _has_no_result_to_come(pgconn: PGconn) -> bool:
     libpq tells by whether a pipeline can be left. It is entered again: the results may
     have come by a flush, and the transaction that they are of goes on. `executemany()`
     adapts its first parameters in a pipeline that is still empty (psycopg 3.2, 3.3).
+    After an error the server answers nothing until the next sync.
     """
-    if pgconn.pipeline_status == pq.PipelineStatus.OFF:
-        return True
+    if pgconn.pipeline_status != pq.PipelineStatus.ON:
+        return pgconn.pipeline_status == pq.PipelineStatus.OFF
     try:
         pgconn.exit_pipeline_mode()
     except psycopg.OperationalError:

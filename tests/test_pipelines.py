@@ -102,6 +102,20 @@ class TestAReadWithin:
         assert written(server) == 0
         assert fresh.execute(NEWS).fetchone() == ("ok",)
 
+    def test_after_an_error_of_the_pipelines(self, fresh):
+        """The server would not answer; psycopg says that the pipeline is aborted."""
+        pool.configure("mine")(fresh)
+        fresh.execute("set statement_timeout = '5s'")
+        with pytest.raises(psycopg.errors.PipelineAborted), fresh.pipeline():
+            with pytest.raises(errors.DivisionByZero):
+                fresh.execute("select 1 / 0").fetchone()
+            forget("mine")
+            cursor = fresh.execute("select %s -> 'a'", [{"a": "1"}])
+            with pytest.raises(psycopg.errors.PipelineAborted):
+                cursor.fetchone()
+            fresh.cursor().executemany("select %s -> 'a'", [[{"a": "1"}]])
+        assert fresh.execute("select %s -> 'a'", [{"a": "1"}]).fetchone() == ("1",)
+
     @pytest.mark.parametrize("rows", [1, 300])
     def test_rows_of_executemany_that_fill_the_servers_buffer(
         self, server, fresh, rows
@@ -150,6 +164,10 @@ class TestExecutemany:
         with server.statements() as statements:
             fresh.cursor().executemany("select %s", rows)
         assert [text for text in statements if READ in text] == []
+
+    def test_rows_without_parameters(self, fresh):
+        rows: Any = [None, None]
+        fresh.cursor().executemany("select 1", rows)
 
     def test_in_a_transaction_whose_level_is_set_when_it_begins(self, server, shop):
         """PostgreSQL refuses to set it after any other query."""
