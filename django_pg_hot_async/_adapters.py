@@ -7,7 +7,6 @@ when something is registered on the copy.
 from __future__ import annotations
 
 import functools
-import threading
 from typing import Any
 
 from django.db.backends.postgresql import base, psycopg_any
@@ -22,9 +21,6 @@ _HOLDERS: tuple[Any, ...] = (psycopg_any, base)
 _djangos = psycopg_any.get_adapters_template
 
 
-_lock = threading.Lock()
-
-
 @functools.lru_cache
 def _template(use_tz: bool, timezone: Any) -> AdaptersMap:
     return AdaptersMap(_djangos(use_tz, timezone))
@@ -36,9 +32,8 @@ def get_adapters_template(use_tz: bool, timezone: Any) -> AdaptersMap:
     The same one when another type is tracked: a project may have added to it.
     """
     template = _template(use_tz, timezone)
-    if not _resolver.is_installed(template):
-        with _lock:
-            _resolver.install(template)
+    # Nothing, if they are there; two threads at once would do the same twice.
+    _resolver.install(template)
     return template
 
 

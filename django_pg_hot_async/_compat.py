@@ -189,8 +189,9 @@ def follow_cursors(
         yield from _start_copy_gen(self, *args, **kwargs)
 
     def executemany(self: Any, query: Any, params_seq: Any, returning: bool) -> Any:
-        yield from self._conn._start_query()
-        yield from ahead_of_many(self, params_seq, returning)
+        if not self.closed:
+            yield from self._conn._start_query()
+            yield from ahead_of_many(self, params_seq, returning)
         yield from _executemany_gen_pipeline(self, query, params_seq, returning)
 
     # A wait() of its own: one that is cancelled, or gets Ctrl-C, runs its generator to

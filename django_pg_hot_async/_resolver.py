@@ -56,11 +56,6 @@ def install(adapters: AdaptersMap) -> None:
     if before is registry:
         return
     for format in pq.Format:
-        unknown: Any = adapters.get_loader(INVALID_OID, format)
-        assert unknown is not None
-        unknown = getattr(unknown, "unknown", unknown)
-        loader = _loader_resolver(format, unknown, registry)
-        adapters.register_loader(INVALID_OID, loader)
         if not are_dumpers_resolved(adapters, format):
             resolve_dumpers_by_oid(
                 adapters, format, functools.partial(_dumper_factory, format)
@@ -79,6 +74,13 @@ def install(adapters: AdaptersMap) -> None:
             default = there.default if _is_resolver(there) else there
             resolver = _dumper_resolver(format, default, stands_for)
             adapters.register_dumper(python_type, resolver)
+    # Last, and of these the one that tells `is_installed`: another thread may look.
+    for format in (pq.Format.BINARY, pq.Format.TEXT):
+        unknown: Any = adapters.get_loader(INVALID_OID, format)
+        assert unknown is not None
+        unknown = getattr(unknown, "unknown", unknown)
+        loader = _loader_resolver(format, unknown, registry)
+        adapters.register_loader(INVALID_OID, loader)
 
 
 def _senders(registry: Registry) -> dict[type | str, tuple[pq.Format, ...]]:

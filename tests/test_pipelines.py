@@ -169,6 +169,15 @@ class TestExecutemany:
         rows: Any = [None, None]
         fresh.cursor().executemany("select 1", rows)
 
+    def test_a_closed_cursor_is_psycopgs_error(self, shop):
+        with psycopg.connect(shop) as conn:
+            _connections.look_after(conn, "mine")
+            cursor = conn.cursor()
+            cursor.close()
+            with pytest.raises(psycopg.InterfaceError, match="the cursor is closed"):
+                cursor.executemany("select %s", LATE)
+            assert conn.info.transaction_status == TransactionStatus.IDLE
+
     def test_in_a_transaction_whose_level_is_set_when_it_begins(self, server, shop):
         """PostgreSQL refuses to set it after any other query."""
         with psycopg.connect(shop) as conn:
