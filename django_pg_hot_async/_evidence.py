@@ -5,6 +5,7 @@ The error itself reaches the user as it is, with a note.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 import weakref
@@ -107,7 +108,7 @@ def _ahead_of_many(cursor: Any, params_seq: Any, returning: bool) -> PQGen[None]
     link = link_of(cursor.connection)
     if link is None:
         return
-    senders: Iterable[type] = ()
+    is_known = None
     if isinstance(params_seq, Sequence) and not link.knows_all:
         rows = (
             row.values() if isinstance(row, Mapping) else row
@@ -117,7 +118,8 @@ def _ahead_of_many(cursor: Any, params_seq: Any, returning: bool) -> PQGen[None]
         senders = _tracking.current().senders_of(itertools.chain.from_iterable(rows))
         if not (senders or returning):
             return
-    yield from link.read_ahead(cursor, senders)
+        is_known = functools.partial(_resolver.are_known, senders, cursor)
+    yield from link.read_ahead(cursor, is_known)
 
 
 def _adapt(cursor: Any) -> bool:

@@ -19,7 +19,7 @@ from ._snapshot import Snapshot
 from .conf import Trust
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from psycopg.abc import AdaptContext, Loader, PQGen
     from psycopg.pq.abc import PGconn
@@ -268,21 +268,22 @@ class Link:
         return self._learn_if(catalog, confirmation, registry, epoch, connection)
 
     def read_ahead(
-        self, context: AdaptContext, senders: Iterable[type] = ()
+        self, context: AdaptContext, is_known: IsKnown | None = None
     ) -> PQGen[None]:
         """Read, if that is due, before something in which nothing can be read.
 
-        It is, too, where the server had no type for one of *senders*, Python types of
-        which values will be sent. A psycopg generator. Under "server" trust nothing is
-        sent where the server was read from before. Raise the database's own error.
+        It is, too, where *is_known*, if given, tells that a snapshot is not enough, as
+        for `sending`. A psycopg generator. Under "server" trust nothing is sent where
+        the server was read from before. Raise the database's own error.
         """
         epoch = self.memory.epoch
         registry = _tracking.current()
         snapshot = self.snapshot or self._trust_server(epoch, context)
-        lacks = snapshot is not None and any(
-            snapshot.lacks(key) and self.misses(key) for key in senders
-        )
-        if snapshot is not None and self._is_read and not lacks:
+        if (
+            snapshot is not None
+            and self._is_read
+            and (is_known is None or is_known(self, snapshot))
+        ):
             # The cursor may be older than the read.
             snapshot.share_types(context.adapters)
         elif registry.question:

@@ -34,6 +34,8 @@ from ._link import NO_LOADERS, Link, link_of
 from ._registry import STAND_INS, StandIn
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from psycopg import abc
     from psycopg.abc import AdaptContext, Buffer, DumperKey
 
@@ -291,6 +293,20 @@ def _is_known(
     except psycopg.ProgrammingError:
         return False
     return True
+
+
+def are_known(
+    keys: Iterable[type], context: AdaptContext, link: Link, snapshot: Snapshot
+) -> bool:
+    """Whether *snapshot* tells what to send each of *keys* with, or nothing would."""
+    resolvers = (
+        (key, _dumper_in(context.adapters, key, PyFormat.AUTO)) for key in keys
+    )
+    return all(
+        _is_known(key, resolver, context, link, snapshot)
+        for key, resolver in resolvers
+        if _is_resolver(resolver)
+    )
 
 
 def _with_oid(dumper: abc.Dumper, oid: int, snapshot: Snapshot) -> abc.Dumper:

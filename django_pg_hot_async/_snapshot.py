@@ -13,7 +13,7 @@ from psycopg.types import TypeInfo, TypesRegistry
 
 from ._catalog import MAX_CONFIRMED, Confirmation
 from ._compat import is_made_of, mark_shared, share_types
-from ._registry import STAND_INS, Registration, Shape, Shapes, make_info
+from ._registry import Registration, Shape, Shapes, make_info
 
 if TYPE_CHECKING:
     from psycopg.abc import Dumper, Loader
@@ -128,13 +128,6 @@ class Snapshot:
     def is_complete(self) -> bool:
         """Whether the server has a type for each that is tracked."""
         return {one.tracked for one in self._rows.values()} == {*self.registry.types}
-
-    def lacks(self, key: type) -> bool:
-        """Whether the server had no type for values of *key*, which would be sent."""
-        found = self.find_dumper(key, PyFormat.AUTO)
-        return (
-            found is not None and found.oid >= STAND_INS and found.oid not in self.oids
-        )
 
     def shapes_of(self, tracked: TrackedType) -> list[StandIn]:
         """Return the stand-ins of *tracked* on this server, one for each shape."""

@@ -165,6 +165,17 @@ class TestExecutemany:
             fresh.cursor().executemany("select %s", rows)
         assert [text for text in statements if READ in text] == []
 
+    def test_a_type_created_since_one_was_sent(self, server, fresh):
+        """However short a time ago it was that the server had none."""
+        sql = "insert into product (name, attrs) values ('late', %s)"
+        server.execute("drop extension hstore cascade", dbname="piped")
+        for _ in range(2):
+            with pytest.raises(psycopg.ProgrammingError, match="cannot adapt type"):
+                fresh.execute("select %s", [{"a": "1"}])
+        server.execute(HSTORE, dbname="piped")
+        server.execute("alter table product add attrs hstore", dbname="piped")
+        fresh.cursor().executemany(sql, LATE)
+
     def test_rows_without_parameters(self, fresh):
         rows: Any = [None, None]
         fresh.cursor().executemany("select 1", rows)
