@@ -34,8 +34,10 @@ SEED = int(os.environ.get("MODEL_SEED", "1"))
 EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "25"))
 STEPS = int(os.environ.get("MODEL_STEPS", "30"))
 SECONDS = int(os.environ.get("MODEL_SECONDS", "600"))
-PLANTED = 200
-"""Deployments in which a planted bug has to show; most do within ten."""
+PLANTED = 100
+"""Deployments from a seed in which a planted bug has to show; most do within ten."""
+SEEDS = 8
+"""How many seeds are tried: the deployments that one leads to are much alike."""
 
 
 @pytest.fixture(scope="module")
@@ -135,11 +137,20 @@ def test_a_planted_bug_is_found(cast, monkeypatch, name):
     counts.clear()
     with monkeypatch.context() as patch:
         plant(patch.setattr)
-        with pytest.raises(AssertionError) as caught:
-            search(cast, hypothesis.seed(SEED), examples=PLANTED, levels=levels)
-    print(f"{counts['deployments']} deployments: {caught.value}")
+        error = find(cast, levels)
+    print(f"{counts['deployments']} deployments: {error}")
     with pytest.raises(DidNotReproduce):
-        search(cast, reproduce(caught.value), levels=levels)
+        search(cast, reproduce(error), levels=levels)
+
+
+def find(cast: Cast, levels: tuple[str, ...]) -> AssertionError:
+    """Return the promise that the first deployment to break one has broken."""
+    for seed in range(SEED, SEED + SEEDS):
+        try:
+            search(cast, hypothesis.seed(seed), examples=PLANTED, levels=levels)
+        except AssertionError as error:
+            return error
+    pytest.fail(f"not found in {counts['deployments']} deployments")
 
 
 def reproduce(error: BaseException) -> Callable[[Any], Any]:

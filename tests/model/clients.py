@@ -273,11 +273,15 @@ class OwnPool(Client):
                 pool.configure(self.alias)(connection)
                 self.configured(connection)
 
+        def check(connection: Any) -> None:
+            with lock:
+                pool.check(self.alias)(connection)
+
         if self._pool is None:
             self._pool = ConnectionPool(
                 self.door.conninfo(),
                 configure=configure,
-                check=pool.check(self.alias),
+                check=check,
                 kwargs={"autocommit": True, "prepare_threshold": None},
                 open=True,
                 **POOL,
@@ -352,12 +356,16 @@ class AsyncPool(Async):
                 await pool.aconfigure(self.alias)(connection)
                 self.configured(connection)
 
+        async def check(connection: Any) -> None:
+            async with lock:
+                await pool.acheck(self.alias)(connection)
+
         async def get() -> Any:
             if self._pool is None:
                 self._pool = AsyncConnectionPool(
                     self.door.conninfo(),
                     configure=configure,
-                    check=pool.acheck(self.alias),
+                    check=check,
                     kwargs={"autocommit": True, "prepare_threshold": None},
                     open=False,
                     **POOL,

@@ -29,7 +29,7 @@ from . import backend
 from .clients import OWN, Async, AsyncPool, Client, Django, Loop, Own, OwnPool
 from .locks import Locks
 from .promise import LEVELS, Expected, Identity, Link, Promise, is_evidence
-from .world import Door, Place, World, is_read
+from .world import Door, Layout, Place, World, is_read
 
 ERRORS = (psycopg.Error, django.db.Error)
 INERROR = pq.TransactionStatus.INERROR
@@ -380,6 +380,13 @@ class Deployment(RuleBasedStateMachine):
         """Whether *client* sees types as they were, and of new tables no row."""
         frozen = self.link_of(client).frozen
         return frozen is not None and frozen != self.place(client).layout
+
+    def visible(self, client: Client) -> Layout:
+        """What *client* sees of the types there are; all, where it sees none."""
+        layout = self.place(client).layout
+        frozen = self.link_of(client).frozen or layout
+        seen = frozen.without_dropped(layout)
+        return seen if seen.types else layout
 
     def touch(self, client: Client) -> None:
         """*client* is about to use the table: whoever changes that would wait."""

@@ -109,6 +109,40 @@ class Search(Traffic, Operations):
         self.end(client)
         self._read(self.use(name), how, columns)
 
+    @precondition(lambda self: self.left["recreate"])
+    @rule(
+        name=clients,
+        other=clients,
+        order=st.sampled_from(SOME),
+        how=st.sampled_from(KEPT),
+        columns=column_lists,
+    )
+    def look_back(
+        self,
+        name: str,
+        other: str,
+        order: tuple[str, ...],
+        how: str,
+        columns: list[str],
+    ) -> None:
+        """Types appear under a transaction that goes on without them.
+
+        What it sees is no news to another client, which has met them.
+        """
+        client, met = self.use(name), self.use(other)
+        place = self.place(client)
+        if met is client or self.place(met) is not place:
+            return
+        self.left["recreate"] -= 1
+        self.end(client)
+        self.end_locks(place)
+        self.world.recreate(place, order)
+        client.do(client.begin)
+        self._freeze(client)
+        self.world.complete(place)
+        for one in (other, name, other):
+            self._read(self.use(one), how, [*{*columns, "attrs", "tags"}])
+
     @invariant()
     def promises_hold(self) -> None:
         if not hasattr(self, "links"):

@@ -146,7 +146,7 @@ class Traffic(Deployment):
         """Make a query of *columns* that can be read by a cursor in this way."""
         layout = self.place(client).layout
         if not self.has_rows(client):
-            return Literals(layout)
+            return Literals(self.visible(client))
         self.touch(client)
         if how in ORM:
             columns = [c for c in columns if c in ("attrs", "tags", "parts")]
