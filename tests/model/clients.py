@@ -74,8 +74,8 @@ class Client:
         self._transaction: Any = None
         self.is_light = False
         """Whether its transaction has used no table yet, and so locks none."""
-        self.configured: Callable[[Any], None] = lambda connection: None
-        """Called when a hook has read from a new connection, by whoever opened it."""
+        self.hooked: Callable[[Any], None] = lambda connection: None
+        """Called when a hook has read from a connection, by whoever had it called."""
 
     def __repr__(self) -> str:
         return self.name
@@ -248,7 +248,7 @@ class Own(Client):
             self.door.conninfo(), autocommit=True, prepare_threshold=None
         )
         pool.configure(self.alias)(self.connection)
-        self.configured(self.connection)
+        self.hooked(self.connection)
 
     def close(self) -> None:
         connection, self._connection = self._connection, None
@@ -271,11 +271,12 @@ class OwnPool(Client):
         def configure(connection: Any) -> None:
             with lock:
                 pool.configure(self.alias)(connection)
-                self.configured(connection)
+                self.hooked(connection)
 
         def check(connection: Any) -> None:
             with lock:
                 pool.check(self.alias)(connection)
+                self.hooked(connection)
 
         if self._pool is None:
             self._pool = ConnectionPool(
@@ -329,7 +330,7 @@ class Async(Client):
                 self.door.conninfo(), autocommit=True, prepare_threshold=None
             )
             await pool.aconfigure(self.alias)(connection)
-            self.configured(connection)
+            self.hooked(connection)
             return connection
 
         self._connection = self.loop.run(connect())
@@ -354,11 +355,12 @@ class AsyncPool(Async):
         async def configure(connection: Any) -> None:
             async with lock:
                 await pool.aconfigure(self.alias)(connection)
-                self.configured(connection)
+                self.hooked(connection)
 
         async def check(connection: Any) -> None:
             async with lock:
                 await pool.acheck(self.alias)(connection)
+                self.hooked(connection)
 
         async def get() -> Any:
             if self._pool is None:

@@ -64,7 +64,13 @@ SENDS = (
 )
 KEPT = ("cursor", "server", "client")
 ORM = ("orm", "iterator", "async orm")
-BINARY = ("binary", "named binary", "record", "copy binary")
+BINARY = {
+    "binary": "server",
+    "named binary": "named",
+    "record": "server",
+    "copy binary": "copy",
+}
+"""And the way that is the same in the text format, or nearly."""
 # Where a result comes in several: DECLARE, its description, FETCH.
 IN_PARTS = ("named", "named raw", "named binary", "chunked", "iterator")
 PIPELINED = ("pipeline", "executemany")

@@ -173,7 +173,7 @@ class Deployment(RuleBasedStateMachine):
             clients.append(awaited)
         self.clients = dict(zip(CLIENTS, clients, strict=True))
         for client in clients:
-            client.configured = functools.partial(self.configured, client)
+            client.hooked = functools.partial(self.by_hook, client)
         options: dict[str, Any] = {"server_side_binding": not self.by_name}
         settings: dict[str, Any] = {"CONN_HEALTH_CHECKS": True}
         if pooled:
@@ -213,8 +213,8 @@ class Deployment(RuleBasedStateMachine):
     def link_of(self, client: Client) -> Link:
         return self.link(client.connection, client.alias)
 
-    def configured(self, client: Client, connection: Any) -> None:
-        """A hook has read from a new connection; a pool's, from one of its threads."""
+    def by_hook(self, client: Client, connection: Any) -> None:
+        """A hook has read from *connection*; a pool's, from one of its threads."""
         link = self.link(connection, client.alias)
         layout = self.place(client, connection).layout
         self.hooked += self.promise.verify(link, layout)
@@ -362,9 +362,7 @@ class Deployment(RuleBasedStateMachine):
         client.do(client.open)
         client.settle()
         link = self.link_of(client)
-        if client.checks:
-            self.hooked += self.promise.verify(link, self.place(client).layout)
-        elif id(client.connection) in known:
+        if id(client.connection) in known and not client.checks:
             self.promise.renew(link)
         # At connect nothing is sent, but by the hooks of pools.
         self.look_at_hooks()

@@ -93,10 +93,17 @@ class Traffic(Deployment):
                 apart=how == "record",
             )
 
+        expectations = self.expect(client, expected, how)
+        if how in BINARY and not all(all(e.right) for _, _, e in expectations):
+            # psycopg in C (3.2, 3.3) does not look at where a value ends that it
+            # takes for a binary array: it may end the process.
+            counts["not read in binary"] += 1
+            self._read(client, BINARY[how], columns, do)
+            return
         value, right = self.attempt(
             client,
             lambda: READERS.get(how, read_by_cursor)(client, how, select),
-            self.expect(client, expected, how),
+            expectations,
             noticed=how in DJANGO_READS,
             do=do,
         )
