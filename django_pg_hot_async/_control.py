@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast, overload
 
 from asgiref.sync import iscoroutinefunction
 from django.apps import apps
-from django.conf import settings
+from django.db import connections
 from django.utils.connection import ConnectionDoesNotExist
 
 from ._driver import why_no_psycopg
@@ -32,7 +32,7 @@ def forget(alias: str | None = None) -> None:
 
     if alias is None:
         _memory.withdraw_all()
-    elif alias in _memory.aliases() or alias in settings.DATABASES:
+    elif alias in _memory.aliases() or alias in connections:
         _memory.alias(alias).withdraw()
     else:
         raise ConnectionDoesNotExist(

@@ -46,7 +46,7 @@ def find_postgis() -> Any:
 
 def setting_was_changed(setting: str, value: Any, enter: bool, **kwargs: Any) -> None:
     """Follow `override_settings()`."""
-    if setting in (conf.SETTING, "DATABASES"):
+    if setting == conf.SETTING:
         conf.read.cache_clear()
         conf.read()
         for name, alias in _memory.aliases().items():

@@ -10,6 +10,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
 
 SETTING = "PG_HOT_ASYNC"
 
@@ -49,11 +50,12 @@ def read() -> Configuration:
         raise ImproperlyConfigured(
             f"{path} is {aliases!r}; it must be a dict of database aliases."
         )
-    unknown = [alias for alias in aliases if alias not in settings.DATABASES]
+    # Not in settings.DATABASES: what overrides that does not reach the connections.
+    unknown = [alias for alias in aliases if alias not in connections]
     if unknown:
         raise ImproperlyConfigured(
             f"{path} names {unknown[0]!r}, which is no alias in DATABASES; it may"
-            f" name {_listed(settings.DATABASES)}."
+            f" name {_listed(connections)}."
         )
     default = _trust(f"{SETTING}['TRUST']", top.get("TRUST", "connection"))
     return Configuration(

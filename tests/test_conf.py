@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
 from django.test.utils import override_settings
 
 from django_pg_hot_async import _memory, conf
@@ -88,3 +89,23 @@ def test_none_leaves_an_alias_to_django():
     with override_settings(PG_HOT_ASYNC={"ALIASES": {"default": None}}):
         assert conf.is_off("default")
         assert not conf.is_off("other")
+
+
+def test_aliases_are_those_that_django_connects_to(monkeypatch):
+    """`override_settings(DATABASES=...)` does not reach Django's connections."""
+    monkeypatch.setitem(connections.settings, "off", {})
+    with override_settings(PG_HOT_ASYNC={"ALIASES": {"off": None}}):
+        with (
+            pytest.warns(UserWarning, match="Overriding setting DATABASES"),
+            override_settings(DATABASES={"default": {}}),
+        ):
+            conf.read.cache_clear()
+            assert conf.is_off("off")
+        assert conf.is_off("off")
+
+
+def test_an_alias_that_is_added_later_may_be_named(monkeypatch):
+    """As projects add them that have a database a tenant."""
+    monkeypatch.setitem(connections.settings, "tenant", {})
+    with override_settings(PG_HOT_ASYNC={"ALIASES": {"tenant": {"TRUST": "server"}}}):
+        assert conf.trust("tenant") is Trust.SERVER

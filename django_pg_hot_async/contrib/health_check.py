@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from django.conf import settings
+from django.db import connections
 
 try:
     from health_check.base import HealthCheck
@@ -52,7 +52,7 @@ class PostgreSQLServer(HealthCheck):  # type: ignore[misc]
         """Raise `ServiceUnavailable` or `ServiceWarning`; nothing is awaited."""
         entry = next((e for e in status() if e["alias"] == self.alias), None)
         if entry is None:
-            if self.alias not in settings.DATABASES:
+            if self.alias not in connections:
                 raise ServiceUnavailable(f"{self.alias!r} is no database alias")
             return
         server, fallbacks = entry["server"], entry["counts"]["fallbacks"]
