@@ -30,8 +30,9 @@ from ._compat import (
     send_fields,
 )
 from ._guard import GuardedLoader
-from ._link import NO_LOADERS, Link, link_of
+from ._link import Link, link_of
 from ._registry import STAND_INS, StandIn
+from ._trusted import NO_LOADERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

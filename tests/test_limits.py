@@ -18,7 +18,7 @@ from psycopg.types.enum import EnumInfo, register_enum
 from psycopg.types.json import JsonbDumper
 from psycopg.types.string import TextLoader
 
-from django_pg_hot_async import _link, forget, pool, register_type
+from django_pg_hot_async import _trusted, forget, pool, register_type
 from django_pg_hot_async.testing import PgBouncer
 
 from .proxy import Proxy
@@ -160,14 +160,14 @@ def test_a_type_that_is_created_after_it_was_sent(green, monkeypatch):
         sent = "select pg_typeof(coalesce(%s, null))::text"
         assert ask_for(sent, [Mood.ok]) == ("text",)
         green.execute(MOOD, dbname="limits")
-        monkeypatch.setattr(_link, "MISSED_SECONDS", 1000.0)
+        monkeypatch.setattr(_trusted, "MISSED_SECONDS", 1000.0)
         assert ask_for(sent, [Mood.ok]) == ("text",)
-        monkeypatch.setattr(_link, "MISSED_SECONDS", 0.0)
+        monkeypatch.setattr(_trusted, "MISSED_SECONDS", 0.0)
         assert ask_for(sent, [Mood.ok]) == ("mood",)
         # An error is a reason to ask at once.
         green.execute("drop type mood", dbname="limits")
         forget("default")
-        monkeypatch.setattr(_link, "MISSED_SECONDS", 1000.0)
+        monkeypatch.setattr(_trusted, "MISSED_SECONDS", 1000.0)
         assert ask_for(sent, [Mood.ok]) == ("text",)
         green.execute(MOOD, dbname="limits")
         with pytest.raises(ProgrammingError, match="no_such_table"):
