@@ -18,12 +18,12 @@ from hypothesis.stateful import run_state_machine_as_test
 from django_pg_hot_async.testing import PgBouncer, ServiceFile
 
 from .conftest import BLUE, GREEN
-from .model import world
+from .model import backend, world
 from .model.clients import Django
 from .model.deployment import DOORS, OFF, Cast, counts
 from .model.locks import Locks
 from .model.machine import Search
-from .model.planted import BUGS
+from .model.planted import BACKEND_BUGS, BUGS, Plant
 from .model.promise import LEVELS
 from .model.world import Door, World
 from .scenarios import connections
@@ -133,7 +133,18 @@ def test_a_planted_bug_is_found(cast, monkeypatch, name):
     Only a promise that is broken counts; and without the bug the very deployment
     that showed it is right, or it would be something else that was found.
     """
-    plant, levels = BUGS[name]
+    plant_and_find(cast, monkeypatch, *BUGS[name])
+
+
+@pytest.mark.skipif(not backend.is_installed, reason="needs django-async-backend")
+@pytest.mark.parametrize("name", BACKEND_BUGS)
+def test_a_planted_bug_of_the_async_backend_is_found(cast, monkeypatch, name):
+    plant_and_find(cast, monkeypatch, *BACKEND_BUGS[name])
+
+
+def plant_and_find(
+    cast: Cast, monkeypatch: pytest.MonkeyPatch, plant: Plant, levels: tuple[str, ...]
+) -> None:
     counts.clear()
     with monkeypatch.context() as patch:
         plant(patch.setattr)

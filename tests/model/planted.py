@@ -18,18 +18,20 @@ from django_pg_hot_async import _catalog, _connections, _link, _memory
 from django_pg_hot_async._link import Link
 from django_pg_hot_async._memory import Alias
 
-from . import backend
 from .promise import LEVELS
 
 Patch = Callable[[Any, str, Any], None]
 Plant = Callable[[Patch], None]
-BUGS: dict[str, tuple[Plant, tuple[str, ...]]] = {}
+Bugs = dict[str, tuple[Plant, tuple[str, ...]]]
+BUGS: Bugs = {}
 """How to plant each, and the levels of trust at which it can show."""
+BACKEND_BUGS: Bugs = {}
+"""Those that show with django-async-backend only."""
 
 
-def bug(*levels: str) -> Callable[[Plant], Plant]:
+def bug(*levels: str, bugs: Bugs = BUGS) -> Callable[[Plant], Plant]:
     def add(plant: Plant) -> Plant:
-        BUGS[plant.__name__] = (plant, levels or LEVELS)
+        bugs[plant.__name__] = (plant, levels or LEVELS)
         return plant
 
     return add
@@ -268,13 +270,13 @@ def what_an_old_transaction_saw_is_news(patch: Patch) -> None:
     patch(Alias, "learn", as_of_now)
 
 
-if backend.is_installed:
+@bug("checkout", bugs=BACKEND_BUGS)
+def a_work_unit_does_not_reach_async_connections(patch: Patch) -> None:
     from django_pg_hot_async import _async_backend
 
-    @bug("checkout")
-    def a_work_unit_does_not_reach_async_connections(patch: Patch) -> None:
-        patch(_async_backend, "open_wrappers", list)
+    patch(_async_backend, "open_wrappers", list)
 
-    @bug("server")
-    def async_connections_read_from_a_server_that_is_known(patch: Patch) -> None:
-        patch(Link, "awaits_read", property(lambda self: self.snapshot is None))
+
+@bug("server", bugs=BACKEND_BUGS)
+def async_connections_read_from_a_server_that_is_known(patch: Patch) -> None:
+    patch(Link, "awaits_read", property(lambda self: self.snapshot is None))
