@@ -13,7 +13,7 @@ from psycopg.rows import tuple_row
 from tests.shop.models import Product
 
 from .clients import Client
-from .world import Layout, Mood
+from .world import STRANGER, Layout, Mood
 
 COLUMNS: dict[str, str | None] = {
     "attrs": "hstore",
@@ -180,6 +180,12 @@ def freeze(client: Client) -> None:
         cursor.execute, "set transaction isolation level repeatable read, read write"
     )
     plain_query(client)
+
+
+def disown(client: Client) -> None:
+    """Have the transaction that has begun go on as a role with the least rights."""
+    cursor = make_cursor(client, "server")
+    client.call(cursor.execute, f"set local role {STRANGER}")
 
 
 def hear(client: Client) -> None:

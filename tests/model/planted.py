@@ -10,11 +10,12 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import psycopg
 from psycopg import pq
 from psycopg.types import TypeInfo
 from psycopg.types.hstore import register_hstore
 
-from django_pg_hot_async import _catalog, _connections, _link, _memory
+from django_pg_hot_async import _catalog, _connections, _link, _memory, _reading
 from django_pg_hot_async._link import Link
 from django_pg_hot_async._memory import Alias
 
@@ -268,6 +269,20 @@ def what_an_old_transaction_saw_is_news(patch: Patch) -> None:
         return learn(self, server, snapshot, **{**kwargs, "is_old": False})
 
     patch(Alias, "learn", as_of_now)
+
+
+@bug()
+def a_read_that_fails_is_passed_over(patch: Patch) -> None:
+    """What nobody could read is taken for what cannot be read just now."""
+    read = _reading.read
+
+    def quietly(*args: Any) -> Any:
+        try:
+            return read(*args)
+        except psycopg.Error:
+            return None
+
+    patch(_link, "read", quietly)
 
 
 @bug("checkout", bugs=BACKEND_BUGS)

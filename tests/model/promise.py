@@ -17,6 +17,8 @@ from .world import Layout
 LEVELS = ("server", "connection", "checkout", "result")
 TRACKED = ("hstore", "citext")
 NOTHING = Layout(0, ())
+SERIALIZATION_FAILURE = "40001"
+INSUFFICIENT_PRIVILEGE = "42501"
 TEXT = "citext"
 """The tracked type whose values load as text, as those of no tracked type do."""
 
@@ -65,6 +67,8 @@ class Link:
     """Whether it went by what could not be verified, and said so."""
     frozen: Layout | None = None
     """What was there when the transaction began, where that is what it sees."""
+    has_rights: bool = True
+    """Whether its role may look into pg_type."""
 
 
 @dataclass
@@ -78,8 +82,8 @@ class Expected:
     right: list[bool]
     missing: bool = False
     """The server lacks the type of a parameter."""
-    refused: bool = False
-    """A type is younger than the transaction, which has to be run again."""
+    refused: str = ""
+    """The SQLSTATE of the read that fails, and the use with it."""
 
     def __add__(self, other: Expected) -> Expected:
         return Expected(
@@ -93,11 +97,12 @@ class Expected:
 NONE = Expected(0, [])
 
 
-class TooOld(Exception):
-    """A transaction cannot see a type, which took so many statements to find out."""
+class Refused(Exception):
+    """A read fails: *statements* were sent, and the last of them is the one."""
 
-    def __init__(self, statements: int) -> None:
+    def __init__(self, statements: int, sqlstate: str) -> None:
         self.statements = statements
+        self.sqlstate = sqlstate
 
 
 class Promise:
@@ -182,10 +187,12 @@ class Promise:
 
         Return how many statements that takes: it is asked to confirm what is known
         of it, unless *anew* or where one of *oids* is none of that, and read where
-        it does not. Raise `TooOld` where the transaction is older than one of *oids*.
+        it does not. Raise `Refused` where it must not be read, or where the transaction
+        is older than one of *oids*.
         """
         now, before = self.seen(now), link.previous
         alias = self.alias(link.alias)
+        was_confirmed = link.is_confirmed
         statements, link.is_read, link.is_confirmed = 1, True, False
         known = alias.recall(link.identity)
         if known is not None and not anew and self.can_be_confirmed(known.layout, oids):
@@ -194,13 +201,17 @@ class Promise:
                 link.is_confirmed = True
             else:
                 statements += 1
+        if link.is_read and not link.has_rights:
+            link.is_confirmed = was_confirmed
+            raise Refused(statements, INSUFFICIENT_PRIVILEGE)
         if link.is_read and link.frozen is not None:
             # What it sees is as old as it is, but for what is confirmed, or dropped.
             current, now = now, self.seen(link.frozen).without_dropped(now)
             if missing := {*oids} - self.known(now).keys():
                 statements += 1
                 if missing & self.known(current).keys():
-                    raise TooOld(statements)
+                    link.is_confirmed = was_confirmed
+                    raise Refused(statements, SERIALIZATION_FAILURE)
             if known is not None and known.layout != now:
                 # There may be newer ones by now: what is known stays so.
                 self._trust(link, now)
@@ -275,7 +286,10 @@ class Promise:
         is_known = self.alias(link.alias).recall(link.identity) is not None
         if self.level == "server" and is_known:
             return NONE
-        return Expected(self.verify(link, now), [])
+        try:
+            return Expected(self.verify(link, now), [])
+        except Refused as error:
+            return Expected(error.statements, [False], refused=error.sqlstate)
 
     def ahead(
         self, link: Link, now: Layout, *, at_once: bool, sends: Sequence[str] = ()
@@ -325,9 +339,9 @@ class Promise:
                 together = [oid] if apart else oids
                 try:
                     held, read = self._news(link, now, oid, together, readable, first)
-                except TooOld as error:
-                    wrong = [False] * len(oids)
-                    return Expected(reads + error.statements, wrong, refused=True)
+                except Refused as error:
+                    statements, wrong = reads + error.statements, [False] * len(oids)
+                    return Expected(statements, wrong, refused=error.sqlstate)
                 reads += read
             right.append(self.loads(held, oid) == self.loads(now, oid))
         return Expected(reads, right)
@@ -351,8 +365,8 @@ class Promise:
                 held, more = self._establish(
                     link, now, readable=readable, anew=True, oids=together
                 )
-            except TooOld as error:
-                raise TooOld(reads + error.statements) from None
+            except Refused as error:
+                raise Refused(reads + error.statements, error.sqlstate) from None
             reads += more
         if link.is_read:
             untracked = {other for other in together if other not in self.known(held)}

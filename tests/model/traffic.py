@@ -33,6 +33,7 @@ from .cursors import (
     Literals,
     Select,
     column_lists,
+    disown,
     freeze,
     hear,
     make_cursor,
@@ -82,6 +83,8 @@ class Traffic(Deployment):
 
         def expected(promise: Promise, link: Link, readable: bool) -> Expected:
             found = self.making(client, how, promise, link)
+            if found.refused:
+                return found
             if how in COPIES:
                 binary = how in BINARY
                 return found + promise.copied(link, layout, select.types, binary=binary)
@@ -319,6 +322,17 @@ class Traffic(Deployment):
         client.is_light = True
         self.link_of(client).frozen = self.place(client).layout
         counts["transactions at REPEATABLE READ"] += 1
+
+    @rule(name=clients, how=st.sampled_from(KEPT), columns=column_lists)
+    def read_without_rights(self, name: str, how: str, columns: list[str]) -> None:
+        """A role that may not look into pg_type: where it is read, that fails."""
+        client = self.use(name)
+        self.end(client)
+        client.do(client.begin)
+        client.do(lambda: disown(client))
+        self.link_of(client).has_rights = False
+        self._read(client, how, columns)
+        self.end(client, commit=False)
 
     @rule(
         name=clients,

@@ -67,6 +67,13 @@ ORDERS = (
 )
 
 
+STRANGER = "stranger"
+"""A role that may look into tables, but not into pg_type."""
+RIGHTS = f"""
+create role {STRANGER};
+revoke select on pg_catalog.pg_type from public;
+alter default privileges grant select on tables to public
+"""
 NEW_LABEL = "alter type mood add value if not exists 'new'"
 
 
@@ -228,6 +235,7 @@ class World:
 
     def _prepare(self, number: int) -> None:
         server = self.servers[number]
+        server.execute(RIGHTS, dbname="template1")
         first = FIRST_OID + SEAT
         for template, seats in SEATS.items():
             server.create_database(template)
