@@ -10,7 +10,6 @@ from typing import Any, TypeVar, cast, overload
 
 from asgiref.sync import iscoroutinefunction
 from django.apps import apps
-from django.db import connections
 from django.utils.connection import ConnectionDoesNotExist
 
 from ._driver import why_no_psycopg
@@ -28,6 +27,8 @@ def forget(alias: str | None = None) -> None:
     """
     if why_no_psycopg():
         return
+    from django.db import connections
+
     from . import _memory
 
     if alias is None:
