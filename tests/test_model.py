@@ -12,7 +12,7 @@ from typing import Any
 import hypothesis
 import pytest
 from hypothesis import HealthCheck, Phase, settings
-from hypothesis.errors import DidNotReproduce
+from hypothesis.errors import DidNotReproduce, Flaky
 from hypothesis.stateful import run_state_machine_as_test
 
 from django_pg_hot_async.testing import PgBouncer, ServiceFile
@@ -155,12 +155,17 @@ def plant_and_find(
 
 
 def find(cast: Cast, levels: tuple[str, ...]) -> AssertionError:
-    """Return the promise that the first deployment to break one has broken."""
+    """Return the promise that the first deployment to break one has broken.
+
+    One that breaks it once only, by a race, is passed over: it proves nothing.
+    """
     for seed in range(SEED, SEED + SEEDS):
         try:
             search(cast, hypothesis.seed(seed), examples=PLANTED, levels=levels)
         except AssertionError as error:
             return error
+        except Flaky:
+            continue
     pytest.fail(f"not found in {counts['deployments']} deployments")
 
 
