@@ -171,9 +171,8 @@ def follow_cursors(
             refused(self._conn, error)
             raise
 
-    # ._stream_send_gen(), ._start_copy_gen(), ._executemany_gen_pipeline(), and
-    # Pipeline.level and ._lock, which is another where it is executemany() that enters
-    # one: psycopg 3.2.13 and 3.3.9.
+    # ._stream_send_gen(), ._start_copy_gen(), ._executemany_gen_pipeline(): psycopg
+    # 3.2.13 and 3.3.9.
     def start_ahead(cursor: Any) -> PQGen[None]:
         if not (cursor.closed or cursor._conn._pipeline):
             # In the transaction that psycopg begins for it, if it does.
@@ -197,14 +196,14 @@ def follow_cursors(
     # A wait() of its own: one that is cancelled, or gets Ctrl-C, runs its generator to
     # the end, and a pipeline that is entered in it would be left by nobody.
     def enter_pipeline(self: Any) -> Any:
-        if self.level == 0 and self._lock is self._conn.lock:
-            with self._lock:
+        if _is_of_ones_own(self):
+            with self._conn.lock:
                 self._conn.wait(ahead(self._conn))
         return _enter_pipeline(self)
 
     async def aenter_pipeline(self: Any) -> Any:
-        if self.level == 0 and self._lock is self._conn.lock:
-            async with self._lock:
+        if _is_of_ones_own(self):
+            async with self._conn.lock:
                 await self._conn.wait(ahead(self._conn))
         return await _aenter_pipeline(self)
 
@@ -218,6 +217,32 @@ def follow_cursors(
     pipelines.__enter__ = enter_pipeline
     async_pipelines: Any = psycopg.AsyncPipeline
     async_pipelines.__aenter__ = aenter_pipeline
+
+
+_EXECUTEMANY = (
+    psycopg.Cursor.executemany.__code__,
+    psycopg.AsyncCursor.executemany.__code__,
+)
+
+
+def _is_of_ones_own(pipeline: Any) -> bool:
+    """Whether *pipeline* begins as it is entered, and is not that of `executemany()`.
+
+    Which has a lock of its own for it, the connection's being held; before psycopg
+    3.2.10 the one tells itself from the other by its caller only.
+    """
+    # Pipeline.level and ._lock: psycopg 3.2.13 and 3.3.9; the frames of pipeline() and
+    # of its context manager, which the caller is beyond: 3.2.0 to 3.2.9.
+    if pipeline.level:
+        return False
+    if hasattr(pipeline, "_lock"):
+        return bool(pipeline._lock is pipeline._conn.lock)
+    frame: FrameType | None = sys._getframe(1)
+    for _ in range(4):
+        frame = frame and frame.f_back
+        if frame is not None and frame.f_code in _EXECUTEMANY:
+            return False
+    return True
 
 
 def leave_cursors() -> None:

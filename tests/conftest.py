@@ -47,8 +47,9 @@ def _impatient_pools() -> None:
 
     With a pool of 24 whose connections were all cut, that adds up to its timeout.
     """
-    psycopg_pool.base.AttemptWithBackoff.INITIAL_DELAY = 0.02
-    psycopg_pool.base.AttemptWithBackoff.DELAY_BACKOFF = 1.0
+    if attempts := getattr(psycopg_pool.base, "AttemptWithBackoff", None):
+        attempts.INITIAL_DELAY = 0.02
+        attempts.DELAY_BACKOFF = 1.0
 
 
 @pytest.fixture(scope="session", autouse=True)
