@@ -146,7 +146,9 @@ class Trusted:
         It may have been created since, and nothing would show it.
         """
         now = monotonic()
-        is_due = now - self._missed.get(key, 0) > MISSED_SECONDS
+        # The clock may begin with the machine: 0 is not long ago then.
+        before = self._missed.get(key)
+        is_due = before is None or now - before > MISSED_SECONDS
         if is_due:
             self._missed = {**self._missed, key: now}
         return is_due

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import threading
+import time
 from typing import NamedTuple
 
 import psycopg
@@ -154,6 +155,9 @@ def test_a_type_that_is_renamed_to_a_tracked_name(green, level):
 def test_a_type_that_is_created_after_it_was_sent(green, monkeypatch):
     """psycopg sends an Enum by name as well; nothing else shows the type."""
     register_type("mood", EnumInfo, register_enum, enum=Mood)
+    # As on a machine that has just started.
+    start = time.monotonic()
+    monkeypatch.setattr(_trusted, "monotonic", lambda: time.monotonic() - start)
     with own_database(green, "limits", []):
         options = {"server_side_binding": True}
         lead("default", database(green.database("limits"), KINDS["C2"], **options))
