@@ -188,8 +188,9 @@ class Load:
                 switches = self._switch(seconds, every, itertools.cycle(servers))
             finally:
                 self._stop.set()
+                deadline = time.monotonic() + PATIENCE
                 for client in clients:
-                    client.join(PATIENCE)
+                    client.join(max(0.0, deadline - time.monotonic()))
         assert not any(client.is_alive() for client in clients), "a client hangs"
         assert self._gone_wrong == []
         return switches

@@ -253,8 +253,12 @@ class World:
         """Execute as a helper: over a connection that is kept, and not counted."""
         helper = self._helpers.get((server.port, dbname))
         if helper is None:
+            # For a transaction that nobody knows of, DDL would wait for good.
+            options = "-c lock_timeout=30s"
             helper = psycopg.connect(
-                server.conninfo(dbname, application_name=APPLICATION_NAME),
+                server.conninfo(
+                    dbname, application_name=APPLICATION_NAME, options=options
+                ),
                 autocommit=True,
                 prepare_threshold=None,
             )
