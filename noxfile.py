@@ -52,6 +52,14 @@ LEFT_OUT = [
 """Tests that take long, and try the same whatever Python and Django are."""
 FIRST_POSTGRESQL = {"5.2": 14, "6.0": 14, "6.1": 15}
 """The oldest PostgreSQL that a release of Django connects to."""
+FIRST = [
+    f"django=={DJANGOS[0]}",
+    "asgiref==3.8.1",
+    # 3.2.0 was not released with binaries; the pool has versions of its own.
+    "psycopg[binary]==3.2.1",
+    "psycopg-pool==3.2.0",
+]
+"""The oldest of what the package depends on."""
 FIRST_PYTHON = {"5.2": "3.10", "6.0": "3.12", "6.1": "3.12"}
 """The oldest Python that a release of Django runs on."""
 
@@ -89,6 +97,13 @@ def newest_python() -> str | None:
 def newest(session: nox.Session) -> None:
     """Run the tests that depend on versions on the newest Python, and its Django."""
     install_tests(session, newest_django(session))
+    run_tests(session, *LEFT_OUT, PSYCOPG_IMPL="binary")
+
+
+@nox.session(python=PYTHONS[0])
+def oldest(session: nox.Session) -> None:
+    """Run them on the oldest of all that is supported, to the last digit."""
+    install_tests(session, DJANGOS[0], *FIRST)
     run_tests(session, *LEFT_OUT, PSYCOPG_IMPL="binary")
 
 

@@ -29,6 +29,7 @@ from django.db import (
     ProgrammingError,
     transaction,
 )
+from psycopg import pq
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from django_pg_hot_async import _memory, _reading, pool
@@ -99,6 +100,13 @@ def aconn(proxy):
         )
 
     return connect
+
+
+cancels = pytest.mark.skipif(
+    pq.__impl__ != "python" and not psycopg.capabilities.has_cancel_safe(),
+    reason="with libpq before 17 psycopg in C cancels without letting other threads"
+    " run, and the proxy is one",
+)
 
 
 def in_a_thread(work):
@@ -258,6 +266,7 @@ class TestServer:
         assert held() is None
         KINDS["C2"].read()
 
+    @cancels
     async def test_suspended_under_an_await(self, victim, proxy, aconn):
         """The loop is free; who waits can stop waiting."""
         conn = await aconn()
@@ -297,6 +306,7 @@ class TestServer:
         assert conn.closed
         await works_still(await aconn())
 
+    @cancels
     def test_ctrl_c(self, victim, shop, kept):
         """It cancels the read on the server; the connection is as good as before."""
         # Python has no handler of its own where it was started in the background.
@@ -428,6 +438,7 @@ class TestStatement:
 
 
 class TestClient:
+    @cancels
     async def test_task_cancelled_while_connecting(self, proxy, aconn):
         """The read is cancelled with it; the connection can be used."""
         conn = await aconn()
@@ -443,6 +454,7 @@ class TestClient:
         assert link is not None and link.snapshot is None
         await works_still(conn)
 
+    @cancels
     async def test_task_cancelled_while_a_pool_checks(self, proxy):
         """The pool loses no connection by it."""
         async with AsyncConnectionPool(
