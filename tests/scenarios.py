@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
+import pytest
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.core.signals import request_finished, request_started
 from django.db import DEFAULT_DB_ALIAS
@@ -16,6 +17,7 @@ from django.db import connection as _connection
 from django.db import connections as _connections
 from django.db.backends.postgresql.base import DatabaseWrapper
 from django.test.utils import override_settings
+from psycopg.types import hstore
 
 from django_pg_hot_async._catalog import MARK
 from django_pg_hot_async.testing import PostgreSQL
@@ -27,6 +29,11 @@ connection: Any = _connection
 connections: Any = _connections
 
 READ = MARK.decode()
+
+HAS_BINARY_HSTORE = hasattr(hstore, "HstoreBinaryLoader")
+has_binary_hstore = pytest.mark.skipif(
+    not HAS_BINARY_HSTORE, reason="psycopg has hstore in binary since 3.2.7"
+)
 """What a statement that this package sends has in it."""
 
 HSTORE = "create extension hstore"

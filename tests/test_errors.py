@@ -191,8 +191,11 @@ def test_a_read_that_fails_leaves_no_rows_of_the_result(green):
             other.execute("lock table pg_catalog.pg_type in access exclusive mode")
             with pytest.raises(DatabaseError, match="lock timeout"):
                 cursor.execute(query)
-        with pytest.raises(psycopg.InterfaceError, match="result"):
-            cursor.cursor.fetchone()
+        try:
+            left = cursor.cursor.fetchone()
+        except psycopg.InterfaceError:
+            left = None  # the word of psycopg 3.2.1
+        assert left is None
         cursor.execute(query)
         assert cursor.fetchone() == (5, "12 apples", ANVIL["attrs"])
     connection.close()

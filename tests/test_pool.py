@@ -23,7 +23,16 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 from django_pg_hot_async import _memory, forget, pool, register_type
 from django_pg_hot_async._link import link_of
 
-from .scenarios import ANVIL, KINDS, READ, ask_for, connection, database, lead
+from .scenarios import (
+    ANVIL,
+    KINDS,
+    READ,
+    ask_for,
+    connection,
+    database,
+    has_binary_hstore,
+    lead,
+)
 
 SELECT = "select attrs, tags, parts from product where name = 'anvil'"
 ROW = tuple(ANVIL.values())
@@ -258,6 +267,7 @@ def test_a_dumper_of_ones_own_goes_on_where_there_is_no_hstore(green):
     green.drop_database("bare")
 
 
+@has_binary_hstore
 def test_threads_that_share_a_connection(green):
     """A read for a row that is fetched waits for another thread's query."""
     with psycopg.connect(green.conninfo("shop"), autocommit=True) as conn:
@@ -286,6 +296,7 @@ def test_threads_that_share_a_connection(green):
         assert min(done) > 10
 
 
+@has_binary_hstore
 def test_a_row_that_is_fetched_while_others_arrive(green, caplog):
     """A stream that is under way holds the lock, in this very thread."""
     with psycopg.connect(green.conninfo("shop"), autocommit=True) as conn:

@@ -24,6 +24,7 @@ from .scenarios import (
     ask_for,
     connection,
     database,
+    has_binary_hstore,
     lead,
     no_time_to_read,
     own_database,
@@ -295,9 +296,9 @@ class TestCursors:
         ("factory", "binary"),
         [
             (psycopg.Cursor, False),
-            (psycopg.Cursor, True),
+            pytest.param(psycopg.Cursor, True, marks=has_binary_hstore),
             (psycopg.RawCursor, False),
-            (psycopg.RawCursor, True),
+            pytest.param(psycopg.RawCursor, True, marks=has_binary_hstore),
             (psycopg.ClientCursor, False),
         ],
     )
@@ -309,6 +310,7 @@ class TestCursors:
         )
         assert cursor.fetchone() == (ANVIL["attrs"], ANVIL["parts"])
 
+    @has_binary_hstore
     def test_binary_record(self, shop, reads):
         """The elements' OIDs show when the row is fetched, outside any lock."""
         shop(server_side_binding=True)
@@ -465,7 +467,9 @@ class TestReadAhead:
             copy.set_types(["hstore", "citext[]", "hstore[]"])
             assert list(copy.rows()) == [ROW]
 
-    @pytest.mark.parametrize("format", ["text", "binary"])
+    @pytest.mark.parametrize(
+        "format", ["text", pytest.param("binary", marks=has_binary_hstore)]
+    )
     def test_copy_from_with_types(self, shop, format):
         """Types are named, or given by OID, where COPY cannot tell them."""
         into = "copy product (name, attrs, parts) from stdin"

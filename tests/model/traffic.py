@@ -12,6 +12,8 @@ import psycopg
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
+from tests.scenarios import HAS_BINARY_HSTORE
+
 from .clients import Client
 from .cursors import (
     AHEAD,
@@ -269,6 +271,8 @@ class Traffic(Deployment):
         how = self.able(client, how)
         if not self.has_rows(client) and cursor is None:
             how = self.able(client, "cursor")
+        if how in BINARY and not HAS_BINARY_HSTORE:
+            how = BINARY[how]
         if how not in KEPT:
             self.touch(client)
         self.catch_up(client)
