@@ -63,7 +63,9 @@ FIRST = [
 FIRST_LEFT_OUT = [
     f"--deselect=tests/{name}"
     for name in (
-        # It cannot cancel a statement in a pipeline; pgvector wants a later one.
+        # It returns None where later ones raise, and cannot cancel a statement in a
+        # pipeline; pgvector wants a later one.
+        "test_errors.py::test_a_read_that_fails_leaves_no_rows_of_the_result",
         "test_pipelines.py::test_tasks_cancelled_while_they_enter",
         "test_types.py::test_pgvector_by_its_own_register_function",
     )

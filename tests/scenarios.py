@@ -29,12 +29,12 @@ connection: Any = _connection
 connections: Any = _connections
 
 READ = MARK.decode()
+"""What a statement that this package sends has in it."""
 
 HAS_BINARY_HSTORE = hasattr(hstore, "HstoreBinaryLoader")
 has_binary_hstore = pytest.mark.skipif(
     not HAS_BINARY_HSTORE, reason="psycopg has hstore in binary since 3.2.7"
 )
-"""What a statement that this package sends has in it."""
 
 HSTORE = "create extension hstore"
 CITEXT = "create extension citext"
