@@ -9,7 +9,7 @@ logger = logging.getLogger("django_pg_hot_async")
 
 
 class DjangoPgHotAsyncConfig(AppConfig):
-    """Look after every PostgreSQL connection from `ready()` on."""
+    """Track every PostgreSQL connection from `ready()` on."""
 
     name = "django_pg_hot_async"
     verbose_name = "PostgreSQL server changes"
@@ -29,12 +29,12 @@ class DjangoPgHotAsyncConfig(AppConfig):
         say. Raise `ImproperlyConfigured` where ``PG_HOT_ASYNC`` is wrong.
         """
         from . import checks
-        from ._driver import why_no_psycopg
+        from ._django.driver import why_no_psycopg
 
         if why_no_psycopg():
             for problem in checks.check_psycopg():
                 logger.error("%s", problem.msg)
             return
-        from . import _receiver
+        from ._django import startup
 
-        _receiver.install()
+        startup.install()

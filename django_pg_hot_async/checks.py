@@ -15,17 +15,19 @@ from django.apps import apps
 from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage, Error, Info, Tags, Warning
-from django.core.signals import request_started
 from django.db import connections
 from django.db.backends.signals import connection_created
 from django.db.utils import load_backend
 from django.dispatch import Signal
 
 from . import conf
-from ._driver import why_no_psycopg
-from .conf import Trust
+from ._core.catalog import FIRST_NORMAL_OID
+from ._core.trust import Trust
+from ._django.driver import why_no_psycopg
 
 APP = "django_pg_hot_async"
+_LONGER = (Trust.SERVER, Trust.CONNECTION)
+"""Levels that outlive a transaction, whatever is in between."""
 POOLER_PORTS = {"6432": "PgBouncer's", "6543": "Supabase's pooler's"}
 """Ports that poolers listen on unless told otherwise."""
 
@@ -45,7 +47,13 @@ def check_settings(
         return []
     found = list(check_psycopg())
     if not why_no_psycopg():
-        found += [*_check_receivers(), *_check_aliases(), *_check_functions()]
+        found += [
+            *_check_patches(),
+            *_check_receivers(),
+            *_check_aliases(),
+            *_check_functions(),
+            *_check_registrations(),
+        ]
     return found
 
 
@@ -63,7 +71,7 @@ def check_servers(
         return []
     if why_no_psycopg() or any(_check_receivers()):
         return []
-    from . import _probe
+    from ._operator import probe as _probe
 
     found: list[CheckMessage] = []
     ours = [alias for alias in _aliases() if alias in databases]
@@ -83,7 +91,7 @@ def check_servers(
             found.append(
                 Info(
                     f"DATABASES[{alias!r}] leads to a server that speaks PostgreSQL's"
-                    " protocol and is none; nothing is done for it.",
+                    " protocol and is not PostgreSQL. This app ignores it.",
                     hint="To say that you know, leave it to Django:"
                     f" {_left_to_django(alias)}.",
                     id=f"{APP}.I002",
@@ -111,22 +119,31 @@ def check_psycopg() -> Iterator[CheckMessage]:
         )
 
 
-def _check_receivers() -> Iterator[CheckMessage]:
-    from ._checkouts import UID as connected_uid
-    from ._work_units import UID as begin_uid
+def _check_patches() -> Iterator[CheckMessage]:
+    from ._django import startup
 
-    for name, signal, uid in (
-        ("connection_created", connection_created, connected_uid),
-        ("request_started", request_started, begin_uid),
-    ):
-        if not has_receiver(signal, uid):
-            yield Error(
-                f"This package's receiver of {name} is not connected, so that"
-                " connections are not looked after.",
-                hint="Have a ready() that overrides DjangoPgHotAsyncConfig.ready() call"
-                " super().ready(), and disconnect no receivers of other apps.",
-                id=f"{APP}.E002",
-            )
+    if startup.why_not:
+        yield Error(
+            f"This package stands aside, and Django works as without it:"
+            f" {startup.why_not}.",
+            hint="Install a release of psycopg, Django or django-async-backend that it"
+            " was tried on: the README lists them.",
+            id=f"{APP}.E005",
+        )
+
+
+def _check_receivers() -> Iterator[CheckMessage]:
+    from ._django import startup
+    from ._django.backend import UID
+
+    if not startup.why_not and not has_receiver(connection_created, UID):
+        yield Error(
+            "This package's receiver of connection_created is not connected, so that"
+            " connections are not tracked.",
+            hint="Have a ready() that overrides DjangoPgHotAsyncConfig.ready() call"
+            " super().ready(), and disconnect no receivers of other apps.",
+            id=f"{APP}.E002",
+        )
 
 
 def has_receiver(signal: Signal, uid: str) -> bool:
@@ -140,20 +157,19 @@ def _check_aliases() -> Iterator[CheckMessage]:
     for alias, database in _aliases().items():
         yield from _check_pooler(alias, database)
         yield from _check_reuse(alias, database)
-        yield from _check_transactions(alias, database)
 
 
 def _check_pooler(alias: str, database: Mapping[str, Any]) -> Iterator[CheckMessage]:
     signs = list(signs_of_a_pooler(alias, database))
     if not signs:
         return
-    if conf.trust(alias) < Trust.CHECKOUT:
+    if conf.trust(alias) in _LONGER:
         path, text = trust_setting(alias)
         yield Warning(
             f"{' and '.join(signs)}; {text}. A pooler may move an open connection to"
             " another server, and nothing tells the client.",
-            hint=f"Set {path} to 'checkout'. Silence this where the pooler never moves"
-            " an open connection.",
+            hint=f"Remove {path}: the default, 'auto', is right behind any pooler. Silence"
+            " this where the pooler never moves an open connection.",
             id=f"{APP}.W001",
         )
     threshold = database["OPTIONS"].get("prepare_threshold")
@@ -214,27 +230,10 @@ def is_health_checked(database: Mapping[str, Any]) -> bool:
     return bool(database["CONN_HEALTH_CHECKS"]) or own_check
 
 
-def _check_transactions(
-    alias: str, database: Mapping[str, Any]
-) -> Iterator[CheckMessage]:
-    if conf.trust(alias) is not Trust.CHECKOUT or database["ATOMIC_REQUESTS"]:
-        return
-    path = f"DATABASES[{alias!r}]['ATOMIC_REQUESTS']"
-    _, text = trust_setting(alias)
-    yield Info(
-        f"{path} is {database['ATOMIC_REQUESTS']!r}, and {text}. A pooler may"
-        " move the connection in the middle of a request, if that is not one"
-        " transaction.",
-        hint=f"Set {path} to True, or put what belongs together into"
-        " transaction.atomic() yourself and silence this.",
-        id=f"{APP}.I001",
-    )
-
-
 def _check_functions() -> Iterator[CheckMessage]:
-    from . import _tracking
+    from ._core.runtime import runtime
 
-    registry = _tracking.current()
+    registry = runtime.registry
     for absent in registry.absent:
         if absent.failure is not None:
             yield Error(
@@ -247,29 +246,57 @@ def _check_functions() -> Iterator[CheckMessage]:
             )
 
 
+def _check_registrations() -> Iterator[CheckMessage]:
+    import psycopg
+
+    from ._core.psycopg_internals import has_oids
+
+    for name in has_oids(psycopg.adapters, FIRST_NORMAL_OID):
+        yield Warning(
+            f"The type {name!r} is registered in psycopg.adapters, for the whole"
+            " process, under the OID that one server has for it. On another server"
+            " that OID may be another type, and nothing can make it follow.",
+            hint=f"Declare it instead, with register_type({name!r}, ...), and remove"
+            " the registration.",
+            id=f"{APP}.W007",
+        )
+
+
 # What servers say
 
 
 def _check_answer(alias: str, answer: Any) -> Iterator[CheckMessage]:
-    if answer.is_pooled and conf.trust(alias) < Trust.CHECKOUT:
+    if answer.is_pooled and conf.trust(alias) in _LONGER:
         path, text = trust_setting(alias)
         yield Warning(
             f"DATABASES[{alias!r}] leads to {answer.server} through a pooler;"
             f" {text}. A pooler may move an open connection to another server, and"
             " nothing tells the client.",
-            hint=f"Set {path} to 'checkout'. Silence this where the pooler never moves"
-            " an open connection.",
+            hint=f"Remove {path}: the default, 'auto', is right behind any pooler. Silence"
+            " this where the pooler never moves an open connection.",
             id=f"{APP}.W004",
+        )
+    for name in answer.registrations:
+        yield Warning(
+            f"The type {name!r} is registered on connections of DATABASES[{alias!r}]"
+            f" under the OID that {answer.server} has for it. A connection that is"
+            " moved to another server keeps it.",
+            hint="Declare it with register_type(), and remove the registration from"
+            " the receiver of connection_created.",
+            id=f"{APP}.W008",
         )
     if answer.snapshot is not None:
         yield from _check_types(alias, answer)
 
 
 def _check_types(alias: str, answer: Any) -> Iterator[CheckMessage]:
-    from . import _tracking
+    from ._core.runtime import runtime
+    from ._django.declare import GROUP
 
-    for tracked in _tracking.declared():
-        shapes = answer.snapshot.shapes_of(tracked)
+    for tracked in runtime.group(GROUP):
+        if tracked.builtin:
+            continue
+        shapes = answer.snapshot.surrogates_of(tracked)
         if not shapes:
             yield Warning(
                 f"register_type() declares {str(tracked)!r}, a"
@@ -317,7 +344,7 @@ def trust_setting(alias: str) -> tuple[str, str]:
     path = f"{conf.SETTING}['TRUST']"
     if "TRUST" in own:
         path = f"{conf.SETTING}['ALIASES'][{alias!r}]['TRUST']"
-    level = conf.trust(alias).name.lower()
+    level = conf.trust(alias).value
     is_set = "TRUST" in own or "TRUST" in value
     return path, f"{path} is {'' if is_set else 'not set, that is, '}{level!r}"
 

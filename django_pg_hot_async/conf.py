@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,19 +11,20 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
+from ._core.trust import Trust
+
 SETTING = "PG_HOT_ASYNC"
 
 
-class Trust(enum.IntEnum):
-    """How long OIDs, once read, are trusted; the higher, the shorter."""
+is_on = False
+"""Whether new connections are tracked: the app is installed, and everything fits."""
 
-    SERVER = 0
-    CONNECTION = 1
-    CHECKOUT = 2
-    RESULT = 3
-
-
-_LEVELS = {level.name.lower(): level for level in Trust}
+_LEVELS = {level.value: level for level in Trust}
+_GONE = {
+    "checkout": "it is 'transaction' now, or leave TRUST out: \"auto\" needs no thought",
+    "result": "it is 'transaction' now, or leave TRUST out: \"auto\" needs no thought",
+}
+"""Levels of the first edition, and what to write instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def read() -> Configuration:
             f"{path} names {unknown[0]!r}, which is no alias in DATABASES; it may"
             f" name {_listed(connections)}."
         )
-    default = _trust(f"{SETTING}['TRUST']", top.get("TRUST", "connection"))
+    default = _trust(f"{SETTING}['TRUST']", top.get("TRUST", "auto"))
     return Configuration(
         default,
         {
@@ -74,12 +74,6 @@ def trust(alias: str) -> Trust:
     return configuration.default if level is None else level
 
 
-def has_level(level: Trust) -> bool:
-    """Whether anything may be trusted to *level*."""
-    configuration = read()
-    return level in (configuration.default, *configuration.aliases.values())
-
-
 def is_any_off() -> bool:
     """Whether any alias is left to Django."""
     return None in read().aliases.values()
@@ -87,7 +81,7 @@ def is_any_off() -> bool:
 
 def is_off(alias: str) -> bool:
     """Whether ``PG_HOT_ASYNC["ALIASES"]`` leaves *alias* to Django."""
-    return read().aliases.get(alias, Trust.CONNECTION) is None
+    return read().aliases.get(alias, Trust.AUTO) is None
 
 
 def _alias_trust(path: str, options: Any, default: Trust) -> Trust | None:
@@ -117,8 +111,12 @@ def _mapping(
 def _trust(path: str, value: Any) -> Trust:
     if isinstance(value, str) and value in _LEVELS:
         return _LEVELS[value]
+    if isinstance(value, str) and value in _GONE:
+        raise ImproperlyConfigured(
+            f"{path} is {value!r}, which is not a level any more; {_GONE[value]}."
+        )
     raise ImproperlyConfigured(
-        f"{path} is {value!r}, which is no level of trust; it may be"
+        f"{path} is {value!r}, which is not a valid TRUST level; choose from"
         f" {_listed(_LEVELS)}."
     )
 

@@ -21,7 +21,7 @@ class _Robust(Signal):
         )
 
 
-#: An alias reached a server, or types, that this process had not seen it reach.
+#: An alias reached another server, or other types, than it led to.
 #:
 #: Arguments:
 #:
@@ -30,11 +30,15 @@ class _Robust(Signal):
 #: ``old``, ``new`` (`ServerState`)
 #:     Where the alias led before, and where it leads now. ``new.types`` is None
 #:     where the server is new and its types have not been read yet.
+#: ``is_return`` (`bool`)
+#:     Whether this process has reached it before: a rollback. It is sent where the last
+#:     time was more than ten seconds ago, since connections may reach two servers by
+#:     turns.
 #:
 #: Sent once for each server, or set of types, and process, a type being another one
-#: with another OID, label or attribute; not for each connection, not for the first
-#: server of an alias, and not for a way back to one seen before. The sender is None.
-#: An exception in a receiver is logged, and harms nothing.
+#: with another OID, label or attribute; not for each connection, and not for the first
+#: server of an alias. The sender is None. An exception in a receiver is logged, and
+#: harms nothing.
 #:
 #: Receivers may be functions or coroutine functions, and may use the database, that
 #: alias included; they must not close its connection, which is about to be used. From

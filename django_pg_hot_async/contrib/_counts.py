@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from django_pg_hot_async._status import Counts
+from django_pg_hot_async._operator.status import Counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,24 +43,10 @@ COUNTS = (
         "Reads that found other OIDs than were known",
     ),
     Count(
-        lambda counts: counts["fallbacks"],
-        "fallbacks_total",
-        "fallbacks",
-        "{fallback}",
-        "Uses of OIDs that could not be verified",
-    ),
-    Count(
-        lambda counts: counts["reads_in_loop"],
-        "loop_reads_total",
-        "loop.reads",
-        "{read}",
-        "Reads of types that held an event loop",
-    ),
-    Count(
-        lambda counts: counts["seconds_in_loop"],
-        "loop_seconds_total",
-        "loop.time",
-        "s",
-        "Time for which reads of types held an event loop",
+        lambda counts: counts["unexplained"],
+        "unexplained_total",
+        "unexplained",
+        "{result}",
+        "Results that no server could explain",
     ),
 )

@@ -26,7 +26,7 @@ except ImportError as error:
     ) from error
 
 from django_pg_hot_async import status
-from django_pg_hot_async._status import is_release
+from django_pg_hot_async._operator.status import is_release
 
 __all__ = ["PostgreSQLServer"]
 
@@ -36,7 +36,7 @@ class PostgreSQLServer(HealthCheck):  # type: ignore[misc]
     """Check what this process knows of the server behind an alias.
 
     *alias* is one of DATABASES, or the label of a pool. *expect* is the version that
-    its server has to be of, "18" or "18.6"; *max_fallbacks* how many uses of OIDs that
+    its server has to be of, "18" or "18.6"; *max_unexplained* how many uses of OIDs that
     could not be verified are fine since the process began. Without the two nothing but
     the alias is checked.
 
@@ -46,7 +46,7 @@ class PostgreSQLServer(HealthCheck):  # type: ignore[misc]
 
     alias: str = "default"
     expect: str | None = None
-    max_fallbacks: int | None = None
+    max_unexplained: int | None = None
 
     async def run(self) -> None:
         """Raise `ServiceUnavailable` or `ServiceWarning`; nothing is awaited."""
@@ -55,7 +55,7 @@ class PostgreSQLServer(HealthCheck):  # type: ignore[misc]
             if self.alias not in connections:
                 raise ServiceUnavailable(f"{self.alias!r} is no database alias")
             return
-        server, fallbacks = entry["server"], entry["counts"]["fallbacks"]
+        server, unexplained = entry["server"], entry["counts"]["unexplained"]
         if (
             server is not None
             and self.expect is not None
@@ -64,7 +64,7 @@ class PostgreSQLServer(HealthCheck):  # type: ignore[misc]
             raise ServiceUnavailable(
                 f"{self.alias} is on PostgreSQL {server['release']}, not {self.expect}"
             )
-        if self.max_fallbacks is not None and fallbacks > self.max_fallbacks:
+        if self.max_unexplained is not None and unexplained > self.max_unexplained:
             raise ServiceWarning(
-                f"{fallbacks} uses of OIDs of {self.alias} could not be verified"
+                f"{unexplained} results of {self.alias} could not be explained"
             )

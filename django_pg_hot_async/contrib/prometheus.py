@@ -28,7 +28,7 @@ except ImportError as error:
     ) from error
 
 from django_pg_hot_async import status
-from django_pg_hot_async._status import AliasStatus
+from django_pg_hot_async._operator.status import AliasStatus
 
 from ._counts import COUNTS
 

@@ -13,7 +13,8 @@ from django.apps import apps
 from django.db import connections
 from django.db.transaction import TransactionManagementError
 
-from django_pg_hot_async import conf, work_unit
+from django_pg_hot_async import conf
+from django_pg_hot_async._core.trust import Trust
 
 from ._alias import borrowed
 from ._routes import elsewhere
@@ -95,8 +96,8 @@ class Rehearsal:
         """Bring the rows over to green, and every connection with them.
 
         The test goes on as in the next request: connections of this thread that
-        outlived their CONN_MAX_AGE are closed, and a `work_unit` begins. With
-        *within_request* it goes on in the same.
+        outlived their CONN_MAX_AGE are closed. With *within_request* it goes on in
+        the same.
 
         Raise `RuntimeError` on green, `TransactionManagementError` in a transaction,
         `LookupError` when green lacks a table, `TimeoutError` when PgBouncer cannot
@@ -153,9 +154,6 @@ class Rehearsal:
         self._close_old_connections()
         yield
         self._close_old_connections()
-        if apps.is_installed("django_pg_hot_async"):
-            with work_unit():
-                pass
 
     def _close_old_connections(self) -> None:
         for alias in self.aliases:
@@ -175,12 +173,12 @@ def _warn_of_trust(alias: str, within_request: bool) -> None:
     """
     settings = connections[alias].settings_dict
     lives_on = settings["CONN_MAX_AGE"] != 0 or settings["OPTIONS"].get("pool")
-    needed = conf.Trust.RESULT if within_request else conf.Trust.CHECKOUT
     trust = conf.trust(alias)
-    if (within_request or lives_on) and trust < needed and not conf.is_off(alias):
+    is_moved = within_request or lives_on
+    if is_moved and trust in (Trust.SERVER, Trust.CONNECTION) and not conf.is_off(alias):
         warnings.warn(
-            f"{alias!r} has TRUST {trust.name.lower()!r}; to be sure of connections"
-            f" that a pooler moves {'within' if within_request else 'between'}"
-            f" requests it has to be {needed.name.lower()!r}, whatever is seen here",
+            f"{alias!r} has TRUST {trust.value!r}; to be sure of connections that a"
+            " pooler moves while they are open it has to be 'auto' or 'transaction',"
+            " whatever is seen here",
             stacklevel=4,
         )

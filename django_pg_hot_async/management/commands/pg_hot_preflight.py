@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 
-from django_pg_hot_async.management import demand_psycopg
+from django_pg_hot_async.management import require_psycopg
 
 WOULD_BREAK = 1
 COULD_NOT_TELL = 2
@@ -38,12 +38,12 @@ class Command(BaseCommand):
                 " DATABASES that leads to the new server",
                 returncode=COULD_NOT_TELL,
             )
-        demand_psycopg(COULD_NOT_TELL)
-        from django_pg_hot_async._preflight.columns import model_tables
-        from django_pg_hot_async._preflight.facts import PreflightError
-        from django_pg_hot_async._preflight.output import as_data, as_text
-        from django_pg_hot_async._preflight.reading import read_side
-        from django_pg_hot_async._preflight.report import compare, wanted_types
+        require_psycopg(COULD_NOT_TELL)
+        from django_pg_hot_async._operator.preflight.columns import model_tables
+        from django_pg_hot_async._operator.preflight.facts import PreflightError
+        from django_pg_hot_async._operator.preflight.output import as_data, as_text
+        from django_pg_hot_async._operator.preflight.reading import read_side
+        from django_pg_hot_async._operator.preflight.report import compare, wanted_types
 
         wanted, tables = wanted_types(), model_tables()
         names = [one.name for one in wanted]

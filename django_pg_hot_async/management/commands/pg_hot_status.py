@@ -12,7 +12,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 
-from django_pg_hot_async.management import demand_psycopg
+from django_pg_hot_async.management import require_psycopg
 
 CANNOT_HELP = 2
 """Exit status where waiting and asking again would not help."""
@@ -66,12 +66,13 @@ class Command(BaseCommand):
                 f"{alias!r} is no alias in DATABASES; there is {known}",
                 returncode=CANNOT_HELP,
             )
-        demand_psycopg(CANNOT_HELP)
-        from django_pg_hot_async import _probe, status
-        from django_pg_hot_async._status_report import entry_of, lines, short_lines
+        require_psycopg(CANNOT_HELP)
+        from django_pg_hot_async import status
+        from django_pg_hot_async._operator import probe
+        from django_pg_hot_async._operator.status_report import entry_of, lines, short_lines
 
         remembered = {entry["alias"]: entry for entry in status()}
-        answers = _probe.ask_all([alias] if alias else connections.settings)
+        answers = probe.ask_all([alias] if alias else connections.settings)
         entries = [
             entry_of(name, answer, remembered.get(name), expected)
             for name, answer in answers.items()

@@ -1,0 +1,1 @@
+"""What takes Django's places: the core is told of connections, settings and types."""

@@ -1,0 +1,1 @@
+"""What people run: status, preflight, and what these ask servers."""

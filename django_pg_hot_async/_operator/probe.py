@@ -1,0 +1,185 @@
+"""Asking the server behind an alias what it is and which types it has, right now.
+
+Over a connection of its own, opened as Django opens one, but never from a pool and
+never kept: what a process that starts now would meet.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from time import monotonic
+from typing import Any
+
+import psycopg
+from django.db import connections
+
+from .. import conf
+from .._core.catalog import FIRST_NORMAL_OID
+from .._core.connection import state_of
+from .._core.psycopg_internals import has_oids
+from .._core.runtime import runtime
+from .._core.server import Server
+from .._core.snapshot import Snapshot
+from .._django import connections as _connections
+
+SECONDS = 10.0
+"""How long an alias has to answer."""
+CONNECT_SECONDS = 5
+"""How long a server has to accept a connection, where nothing else is set."""
+
+# The process that this query runs in. What the connection was told, PgBouncer and its
+# like make up.
+_ABOUT = """\
+SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int4,
+       pg_catalog.pg_backend_pid(),
+       pg_catalog.host(pg_catalog.inet_server_addr()),
+       pg_catalog.inet_server_port(),
+       pg_catalog.pg_is_in_recovery()"""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server said of itself."""
+
+    server: Server
+    """As the connection shows it, with the version that the server itself named."""
+    snapshot: Snapshot | None
+    """Its types; None where none are tracked."""
+    missing: tuple[str, ...]
+    """Tracked types that it does not have."""
+    registrations: tuple[str, ...]
+    """Types that are registered on its connections under OIDs of a server."""
+    host: str | None
+    """The address it was reached at itself; None by a Unix socket."""
+    port: int | None
+    is_standby: bool
+    """Whether it is in recovery, and so read-only."""
+    is_pooled: bool
+    """Whether something in between has connections of its own to the server."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotAsked:
+    """Why there is no answer."""
+
+    state: str
+    """``not_postgresql``, ``left_to_django`` or ``failed``."""
+    reason: str
+
+
+def ask_all(aliases: Iterable[str]) -> dict[str, Answer | NotAsked]:
+    """Ask the servers of *aliases*, all at once; return what each said, in order.
+
+    Two statements each, in one transaction, on a new connection. It takes 10 seconds
+    at most, whatever hangs. Nothing is raised: an error is an answer as well.
+    """
+    # Threads, since a PgBouncer that is paused lets a client wait for minutes, and
+    # libpq has no limit of its own for that.
+    answers: dict[str, Answer | NotAsked] = {}
+    threads = {
+        alias: threading.Thread(
+            target=_ask_into, args=(answers, alias), name=f"ask {alias}", daemon=True
+        )
+        for alias in aliases
+    }
+    deadline = monotonic() + SECONDS
+    for thread in threads.values():
+        thread.start()
+    for thread in threads.values():
+        thread.join(max(0, deadline - monotonic()))
+    late = NotAsked("failed", f"no answer in {SECONDS:g} seconds")
+    return {alias: answers.get(alias, late) for alias in threads}
+
+
+def _ask_into(answers: dict[str, Answer | NotAsked], alias: str) -> None:
+    try:
+        answers[alias] = ask(alias)
+    except Exception as error:
+        answers[alias] = NotAsked("failed", redact(error, connections.settings[alias]))
+    finally:
+        # Those that receivers of signals opened in this thread, which ends here.
+        connections.close_all()
+
+
+def ask(alias: str) -> Answer | NotAsked:
+    """Ask the server of *alias*, in this thread; raise whatever is raised."""
+    if conf.is_off(alias):
+        return NotAsked("left_to_django", "left to Django by PG_HOT_ASYNC['ALIASES']")
+    wrapper = wrapper_apart(alias)
+    if wrapper.vendor != "postgresql":
+        return NotAsked("not_postgresql", f"not PostgreSQL ({wrapper.vendor})")
+    try:
+        wrapper.ensure_connection()
+        return _ask(wrapper.connection)
+    finally:
+        wrapper.close()
+
+
+def wrapper_apart(alias: str) -> Any:
+    """Make a wrapper of *alias* that nobody else has, without its pool.
+
+    Not the one that this thread may have open: that may be older than a switch.
+    """
+    wrapper: Any = connections.create_connection(alias)
+    options = dict(wrapper.settings_dict["OPTIONS"])
+    options.pop("pool", None)
+    if "PGCONNECT_TIMEOUT" not in os.environ:
+        options.setdefault("connect_timeout", CONNECT_SECONDS)
+    wrapper.settings_dict = {**wrapper.settings_dict, "OPTIONS": options}
+    return wrapper
+
+
+def _ask(connection: Any) -> Answer | NotAsked:
+    connection = _connections.unwrap(connection)
+    state = state_of(connection)
+    if state is None:
+        return _why_not_tracked(connection)
+    registry = runtime.registry
+    # One transaction, for a pooler to keep on one server.
+    with connection.transaction():
+        cursor = connection.execute(_ABOUT)
+        version, pid, host, port, is_standby = cursor.fetchone()
+        with connection.lock:
+            snapshot = (
+                connection.wait(state.read(connection)) if registry.question else None
+            )
+    return Answer(
+        server=replace(state.server, version=version),
+        snapshot=snapshot,
+        missing=tuple(
+            str(tracked)
+            for tracked in registry.types
+            if snapshot is None or not snapshot.surrogates_of(tracked)
+        ),
+        registrations=tuple(has_oids(connection.adapters, FIRST_NORMAL_OID)),
+        host=host,
+        port=port,
+        is_standby=is_standby,
+        is_pooled=pid != connection.info.backend_pid,
+    )
+
+
+def _why_not_tracked(connection: Any) -> NotAsked:
+    if not isinstance(connection, psycopg.Connection):
+        return NotAsked(
+            "failed", "its backend uses no psycopg 3: nothing is tracked with it"
+        )
+    if _connections.is_postgresql(connection):
+        return NotAsked(
+            "failed",
+            "its connections are not tracked: the system check"
+            " django_pg_hot_async.E002 tells why",
+        )
+    return NotAsked("not_postgresql", "not PostgreSQL (it speaks its protocol)")
+
+
+def redact(error: Exception, settings: dict[str, Any]) -> str:
+    """Write *error* in one line, without a password that may be in it."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    for password in (settings["PASSWORD"], settings["OPTIONS"].get("password")):
+        if password:
+            text = text.replace(str(password), "********")
+    return text
