@@ -168,7 +168,7 @@ def _check_pooler(alias: str, database: Mapping[str, Any]) -> Iterator[CheckMess
         yield Warning(
             f"{' and '.join(signs)}; {text}. A pooler may move an open connection to"
             " another server, and nothing tells the client.",
-            hint=f"Remove {path}: the default, 'auto', is right behind any pooler. Silence"
+            hint=f"Remove {path}: 'auto', the default, is right behind any pooler. Silence"
             " this where the pooler never moves an open connection.",
             id=f"{APP}.W001",
         )
@@ -272,7 +272,7 @@ def _check_answer(alias: str, answer: Any) -> Iterator[CheckMessage]:
             f"DATABASES[{alias!r}] leads to {answer.server} through a pooler;"
             f" {text}. A pooler may move an open connection to another server, and"
             " nothing tells the client.",
-            hint=f"Remove {path}: the default, 'auto', is right behind any pooler. Silence"
+            hint=f"Remove {path}: 'auto', the default, is right behind any pooler. Silence"
             " this where the pooler never moves an open connection.",
             id=f"{APP}.W004",
         )

@@ -20,10 +20,10 @@ is_on = False
 """Whether new connections are tracked: the app is installed, and everything fits."""
 
 _LEVELS = {level.value: level for level in Trust}
-_GONE = {
-    "checkout": "it is 'transaction' now, or leave TRUST out: \"auto\" needs no thought",
-    "result": "it is 'transaction' now, or leave TRUST out: \"auto\" needs no thought",
-}
+_GONE = dict.fromkeys(
+    ("checkout", "result"),
+    "leave it out, \"auto\" is right behind any pooler, or write 'transaction'",
+)
 """Levels of the first edition, and what to write instead."""
 
 

@@ -47,10 +47,10 @@ def aconfigure(
 def _configure(alias: str, connection: Any) -> None:
     # Not at import: this module may be imported by a settings file.
     from . import conf
-    from ._core.connection import state_of
+    from ._core.connection import state_of, unwrapped
     from ._django import connections
 
-    found = connections.unwrap(connection)
+    found = unwrapped(connection)
     if found is None:
         raise TypeError(
             f"pool.configure({alias!r}) was called with {connection!r}; it wants a"

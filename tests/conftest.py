@@ -12,7 +12,15 @@ import psycopg_pool.base
 import pytest
 from psycopg import pq
 
-from django_pg_hot_async import _connections, _contrib, _memory, _receiver, _tracking
+from django_pg_hot_async._core.runtime import runtime
+from django_pg_hot_async._django import (
+    connections as tracked_connections,
+)
+from django_pg_hot_async._django import (
+    contrib_postgres,
+    startup,
+)
+from django_pg_hot_async._django.declare import GROUP
 from django_pg_hot_async.testing import PgBouncer, PostgreSQL, ServiceFile
 
 from .example import shops
@@ -100,14 +108,14 @@ def _clean(_databases: dict[str, Any]) -> Iterator[None]:
 
     Nor a type declared, nor an alias that leads to where the test led it.
     """
-    _memory._aliases = {}
-    _contrib.clear_caches()
-    declared = _tracking.declared()
+    runtime.aliases = {}
+    contrib_postgres.clear_caches()
+    declared = runtime.group(GROUP)
     yield
     close_all()
-    if _tracking.declared() != declared:
-        _tracking.declare(declared)
-        _connections.renew()
+    if runtime.group(GROUP) != declared:
+        runtime.track(GROUP, declared)
+        tracked_connections.renew()
     for alias, settings in _databases.items():
         if connections.settings[alias] != settings:
             lead(alias, deepcopy(settings))
@@ -116,9 +124,9 @@ def _clean(_databases: dict[str, Any]) -> Iterator[None]:
 @pytest.fixture
 def without_app() -> Iterator[None]:
     """As if django_pg_hot_async were not in INSTALLED_APPS."""
-    _receiver.uninstall()
+    startup.stop()
     try:
         yield
     finally:
         close_all()
-        _receiver.install()
+        startup.install()

@@ -18,20 +18,28 @@ from contextlib import (
     asynccontextmanager,
     contextmanager,
     nullcontext,
+    suppress,
 )
 from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
 from asgiref.sync import sync_to_async
-from django.db import InterfaceError, OperationalError, transaction
+from django.db import InterfaceError, OperationalError, connections, transaction
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
 from django_pg_hot_async import pool
+from django_pg_hot_async._core.connection import RAN_AGAIN
 from django_pg_hot_async.testing import PostgreSQL
 
-from .scenarios import KINDS, AsyncOrm, connections, read, write
-from .test_switches_elsewhere import ARRIVES, PARAMS, SELECT, check_answers
+from .scenarios import ANVIL, KINDS, AsyncOrm, WrongRow, aread, check_row, read
+from .shop.models import Product
+from .test_switches_elsewhere import ARRIVES, PARAMS, check_answers
+
+try:
+    from django_async_backend.db import async_connections, async_new_connection
+except ImportError:
+    async_connections = None
 
 # What a client gets when the server ends its connection.
 CUT = (
@@ -44,16 +52,26 @@ CUT = (
 PATIENCE = 120.0
 """Seconds that a pool, or a switch that waits for requests, has."""
 DJANGO_POOL = {"min_size": 2, "max_size": 12, "timeout": PATIENCE}
-OWN_POOL: dict[str, Any] = {
-    "min_size": 1,
-    "max_size": 4,
-    "timeout": PATIENCE,
-    "kwargs": {"autocommit": True, "prepare_threshold": None},
-}
+OWN_POOL: dict[str, Any] = {"min_size": 1, "max_size": 4, "timeout": PATIENCE}
+OWN: dict[str, Any] = {"autocommit": True, "prepare_threshold": None}
+"""How a pool of one's own connects."""
+ASYNC_ENGINE = "django_async_backend.db.backends.postgresql"
 RUNNING = 24
 """Requests of tasks that run at one time; the others wait, as a web server has them."""
-ROWS = {"read": 2, "write": 1, "own pool": 2}
-"""Rows that a request compares."""
+ROWS = {"read": 2, "aread": 2, "own pool": 3, "async backend": 3}
+"""Rows that a request compares. What is written is compared when all is over."""
+WRITES = ("write", "own pool", "async backend")
+"""Requests that leave a row."""
+# The last is of a type that nobody registered.
+SELECT = "select attrs, tags, parts, feels from product where name = 'anvil'"
+INSERT = (
+    "insert into product (name, attrs, tags, parts) values (%s, %s, %s, %s)"
+    " returning attrs, tags, parts"
+)
+objects: Any = Product.objects
+async_objects: Any = getattr(Product, "async_objects", None)
+# Not a generator of names: threads cannot share one.
+_numbers = itertools.count()
 
 
 @dataclass
@@ -65,11 +83,17 @@ class Door:
     switch: Callable[[PostgreSQL], Any]
     connections: Callable[[], int]
     """How many there are, at the other end."""
+    is_cut: bool
+    """Whether a switch ends connections."""
     atomic: bool
-    """Whether each request is one transaction."""
+    """Whether each request is one transaction; else each statement is one."""
     has_pools: bool
-    """Whether Django's connections come from its pool; with pools of one's own."""
+    """Whether Django's connections come from its pool."""
+    by_name: bool
+    """Whether the client puts parameters into the statement."""
     counts: collections.Counter[str] = field(default_factory=collections.Counter)
+    ever: collections.Counter[str] = field(default_factory=collections.Counter)
+    """The same, since before the last `reset()`."""
     failures: list[BaseException] = field(default_factory=list)
     """Other than of a connection that the server cut; a row that is wrong is one."""
     pause: float = 0.0
@@ -92,8 +116,9 @@ class Door:
             yield
         except CUT as error:
             with self._lock:
-                self.counts["cut"] += 1
-                self.counts[f"{type(error).__name__}: {error}"[:100]] += 1
+                if not self.is_cut or RAN_AGAIN in str(error):
+                    self.failures.append(error)
+                self._count("cut", f"{type(error).__name__}: {error}"[:100])
         except Exception as error:
             with self._lock:
                 self.failures.append(error)
@@ -102,48 +127,84 @@ class Door:
                 now = time.monotonic()
                 self.pause = max(self.pause, now - self._last)
                 self._last = now
-                self.counts["right"] += 1
-                self.counts[kind] += 1
+                self._count("right", kind)
+
+    def _count(self, *what: str) -> None:
+        self.counts.update(what)
+        self.ever.update(what)
 
     @property
     def rows(self) -> int:
         return sum(self.counts[kind] * rows for kind, rows in ROWS.items())
 
-    # What a request does, sync and async.
+    @property
+    def written(self) -> int:
+        """How many rows requests have left that ended well."""
+        return sum(self.ever[kind] for kind in WRITES)
+
+    def _name(self) -> str:
+        return f"{self.alias} {next(_numbers)}"
+
+    # What a request does, sync and async. What was written is not read again: the
+    # next statement may reach another server, which has no such row.
 
     def django(self, number: int) -> None:
         """Read, or write, as a request of Django's does."""
-        kind, work = (("read", read), ("write", write))[number % 2]
+        kind, work = (("read", self._read), ("write", self._write))[number % 2]
         with self.request(kind):
             KINDS["C3"].request(functools.partial(self._work, work))
 
-    async def adjango(self, number: int) -> None:
-        kind, work = (("read", read), ("write", write))[number % 2]
-        with self.request(kind):
-            await AsyncOrm().arequest(
-                functools.partial(sync_to_async(self._work), work)
-            )
+    def _read(self) -> None:
+        read(self.alias)
 
-    def _work(self, work: Callable[[str], None]) -> None:
+    def _write(self) -> None:
+        objects.using(self.alias).create(name=self._name(), **ANVIL)
+
+    async def adjango(self, number: int) -> None:
+        """Read, or write, by the ORM's async methods."""
+        kind, work = (("read", self._read), ("write", self._write))[number % 2]
+        awork: Callable[[], Any] = functools.partial(sync_to_async(self._work), work)
+        if not self.atomic:
+            kind, awork = (("aread", self._aread), ("write", self._awrite))[number % 2]
+        with self.request(kind):
+            await AsyncOrm().arequest(awork)
+
+    async def _aread(self) -> None:
         try:
-            with transaction.atomic(self.alias) if self.atomic else nullcontext():
-                work(self.alias)
+            await aread(self.alias)
         except Exception:
-            connections[self.alias].close()
+            await sync_to_async(self._close)()
             raise
 
+    async def _awrite(self) -> None:
+        try:
+            await objects.using(self.alias).acreate(name=self._name(), **ANVIL)
+        except Exception:
+            await sync_to_async(self._close)()
+            raise
+
+    def _work(self, work: Callable[[], None]) -> None:
+        try:
+            with transaction.atomic(self.alias) if self.atomic else nullcontext():
+                work()
+        except Exception:
+            self._close()
+            raise
+
+    def _close(self) -> None:
+        connections[self.alias].close()
+
     def own(self, own: ConnectionPool) -> None:
-        """Read a row, and send parameters, over a pool that is the project's own."""
+        """Read, send parameters, and write, over a pool that is the project's own."""
         with self.request("own pool"), own.connection() as connection:
             block: AbstractContextManager[Any] = nullcontext()
             if self.atomic:
                 block = connection.transaction()
             with block:
-                if self.atomic:
-                    # It stays where it is from now on, as the README says.
-                    pool.configure(self.alias)(connection)
-                row = connection.execute(SELECT).fetchone()
+                row = check_feels(connection.execute(SELECT).fetchone())
                 check_answers(row, connection.execute(ARRIVES, PARAMS).fetchone())
+                params = [self._name(), *ANVIL.values()]
+                check_made(connection.execute(INSERT, params).fetchone())
 
     async def aown(self, own: AsyncConnectionPool) -> None:
         with self.request("own pool"):
@@ -152,18 +213,53 @@ class Door:
                 if self.atomic:
                     block = connection.transaction()
                 async with block:
-                    if self.atomic:
-                        await pool.aconfigure(self.alias)(connection)
-                    row = await (await connection.execute(SELECT)).fetchone()
+                    cursor = await connection.execute(SELECT)
+                    row = check_feels(await cursor.fetchone())
                     cursor = await connection.execute(ARRIVES, PARAMS)
                     check_answers(row, await cursor.fetchone())
+                    params = [self._name(), *ANVIL.values()]
+                    cursor = await connection.execute(INSERT, params)
+                    check_made(await cursor.fetchone())
+
+    async def abackend(self) -> None:
+        """Read, send parameters, and write, by django-async-backend."""
+        with self.request("async backend"):
+            async with async_new_connection():
+                check_row(
+                    await async_objects.using(self.alias)
+                    .values(*ANVIL)
+                    .aget(name="anvil")
+                )
+                async with await async_connections[self.alias].cursor() as cursor:
+                    await cursor.execute(SELECT)
+                    row = check_feels(await cursor.fetchone())
+                    await cursor.execute(ARRIVES, PARAMS)
+                    check_answers(row, await cursor.fetchone())
+                await async_objects.using(self.alias).acreate(
+                    name=self._name(), **ANVIL
+                )
+
+
+def check_feels(row: Any) -> Any:
+    """Check the last column; return the others."""
+    *others, feels = row
+    if feels != "ok":
+        raise WrongRow(f"{feels!r} is not 'ok'")
+    return others
+
+
+def check_made(row: Any) -> None:
+    check_row(dict(zip(ANVIL, row, strict=True)))
 
 
 class Load:
     """*threads* and *tasks* that make one request after the other, by all doors."""
 
-    def __init__(self, doors: list[Door], threads: int, tasks: int) -> None:
+    def __init__(
+        self, doors: list[Door], threads: int, tasks: int, *, may_fail: bool = False
+    ) -> None:
         self.doors = doors
+        self._may_fail = may_fail
         self._threads = threads
         self._tasks = tasks
         self._stop = threading.Event()
@@ -220,7 +316,10 @@ class Load:
         for door, count in zip(self.doors, before, strict=True):
             while door.counts["right"] < count + 10:
                 assert time.monotonic() < deadline, (door.alias, door.counts)
+                if self._may_fail and door.failures:
+                    break
                 assert not (self._gone_wrong or door.failures), (
+                    door.alias,
                     self._gone_wrong,
                     door.failures[:5],
                 )
@@ -233,19 +332,20 @@ class Load:
                 ConnectionPool(
                     door.conninfo,
                     configure=pool.configure(door.alias),
-                    check=pool.check(door.alias),
+                    check=ConnectionPool.check_connection if door.is_cut else None,
+                    kwargs=OWN
+                    | ({"cursor_factory": psycopg.ClientCursor} if door.by_name else {}),
                     open=True,
                     **OWN_POOL,
                 )
             )
             for door in self.doors
-            if door.has_pools
         }
         for number in range(self._threads):
             door = self.doors[number % len(self.doors)]
             turn = number // len(self.doors)
             work = functools.partial(door.django, turn)
-            if turn % 3 == 2 and door.has_pools:
+            if turn % 3 == 2:
                 work = functools.partial(door.own, owns[door.alias])
             yield threading.Thread(target=self._repeat, args=(work,))
 
@@ -266,13 +366,14 @@ class Load:
             self._gone_wrong.append(error)
 
     async def _atasks(self) -> None:
-        """Tasks by turns: through each door with pools by Django, by an own pool."""
+        """Tasks by turns, through each door with pools: by an own pool, by
+        django-async-backend, by Django, which reads and writes by turns."""
         doors = [door for door in self.doors if door.has_pools]
-        turn = asyncio.Semaphore(RUNNING)
+        running = asyncio.Semaphore(RUNNING)
 
         async def repeat(work: Callable[[], Any]) -> None:
             while not self._stop.is_set():
-                async with turn:
+                async with running:
                     if not self._stop.is_set():
                         await work()
 
@@ -280,11 +381,13 @@ class Load:
             works: list[Callable[[], Any]] = []
             for number in range(self._tasks):
                 door = doors[number % len(doors)]
-                works.append(
-                    functools.partial(door.aown, owns[door.alias])
-                    if number // len(doors) % 2
-                    else functools.partial(door.adjango, number // len(doors) // 2)
-                )
+                turn, kind = divmod(number // len(doors), 4)
+                if kind == 0:
+                    works.append(functools.partial(door.aown, owns[door.alias]))
+                elif kind == 1 and async_connections and not door.atomic:
+                    works.append(door.abackend)
+                else:
+                    works.append(functools.partial(door.adjango, kind + turn))
             await asyncio.gather(*map(repeat, works))
 
     @asynccontextmanager
@@ -297,9 +400,22 @@ class Load:
                     AsyncConnectionPool(
                         door.conninfo,
                         configure=pool.aconfigure(door.alias),
-                        check=pool.acheck(door.alias),
+                        check=AsyncConnectionPool.check_connection
+                        if door.is_cut
+                        else None,
+                        kwargs=OWN
+                        | (
+                            {"cursor_factory": psycopg.AsyncClientCursor}
+                            if door.by_name
+                            else {}
+                        ),
                         **OWN_POOL,
                     )
                 )
                 for door in doors
             }
+            if async_connections:
+                async with async_new_connection():
+                    for door in doors:
+                        with suppress(KeyError):  # Nobody has used it.
+                            await async_connections[door.alias].close_pool()

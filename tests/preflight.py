@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
-from django_pg_hot_async._preflight.columns import model_tables
-from django_pg_hot_async._preflight.facts import Facts, Finding, Wanted
-from django_pg_hot_async._preflight.reading import read_side
-from django_pg_hot_async._preflight.report import Report, compare, wanted_types
+from django_pg_hot_async._operator.preflight.columns import model_tables
+from django_pg_hot_async._operator.preflight.facts import Facts, Finding, Wanted
+from django_pg_hot_async._operator.preflight.reading import read_side
+from django_pg_hot_async._operator.preflight.report import Report, compare, wanted_types
 from django_pg_hot_async.testing import PostgreSQL
 
 from .scenarios import connections, lead

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from django_pg_hot_async._catalog import MARK as READ
+from django_pg_hot_async._core.catalog import MARK as READ
 
 WAIT = 10.0  # seconds
 

@@ -19,8 +19,8 @@ from django.db.backends.postgresql.base import DatabaseWrapper
 from django.test.utils import override_settings
 from psycopg.types import hstore
 
-from django_pg_hot_async._catalog import MARK
-from django_pg_hot_async.testing import PostgreSQL
+from django_pg_hot_async._core.catalog import MARK
+from django_pg_hot_async.testing import PostgreSQL, scatter_oids
 
 from .shop.models import Product
 
@@ -81,6 +81,26 @@ def create_types(server: PostgreSQL, dbname: str, order: list[str]) -> None:
     for statement in order:
         server.execute(statement, dbname=dbname)
     server.execute(TABLE, dbname=dbname)
+
+
+def find_oid(server: PostgreSQL, name: str, dbname: str = "shop") -> int:
+    [[oid]] = server.execute("select %s::regtype::oid::int8", [name], dbname=dbname)
+    return int(oid)
+
+
+def create_at(
+    server: PostgreSQL, statement: str, name: str, oid: int, dbname: str = "shop"
+) -> None:
+    """Execute *statement*, at such a moment that the type *name* gets *oid*."""
+    before = scatter_oids(server, dbname, 1)
+    server.execute(statement, dbname=dbname)
+    distance = find_oid(server, name, dbname) - before
+    kind, word = ("type", "mood") if "enum" in statement else ("extension", name[:6])
+    server.execute(f"drop {kind} {word}", dbname=dbname)
+    now = scatter_oids(server, dbname, 1)
+    scatter_oids(server, dbname, oid - distance - now)
+    server.execute(statement, dbname=dbname)
+    assert find_oid(server, name, dbname) == oid
 
 
 def drop_types(server: PostgreSQL, dbname: str) -> None:
@@ -145,9 +165,9 @@ def read(using: str = DEFAULT_DB_ALIAS) -> None:
         check_row(dict(zip(ANVIL, cursor.fetchone(), strict=True)))
 
 
-async def aread() -> None:
-    check_row(await Product.objects.values(*ANVIL).aget(name="anvil"))
-    async for product in Product.objects.filter(name="anvil"):
+async def aread(using: str = DEFAULT_DB_ALIAS) -> None:
+    check_row(await Product.objects.using(using).values(*ANVIL).aget(name="anvil"))
+    async for product in Product.objects.using(using).filter(name="anvil"):
         check_row({name: getattr(product, name) for name in ANVIL})
 
 
@@ -200,9 +220,10 @@ class Kind:
     def write(self, *then: Callable[[], Any]) -> None:
         self.request(write, *then)
 
-    def split(self, between: Callable[[], Any]) -> None:
-        """Read, have something happen, and read again: all in one request."""
-        self.request(read, between, read)
+    def split(self, work: str, between: Callable[[], Any]) -> None:
+        """Read or write, have something happen, and do it again: in one request."""
+        step = {"read": read, "write": write}[work]
+        self.request(step, between, step)
 
 
 class ARequest(Kind):
@@ -237,13 +258,15 @@ class AsyncOrm(Kind):
     def write(self, *then: Callable[[], Any]) -> None:
         asyncio.run(self.arequest(awrite, *then))
 
-    def split(self, between: Callable[[], Any]) -> None:
-        async def work() -> None:
-            await aread()
-            await asyncio.to_thread(between)
-            await aread()
+    def split(self, work: str, between: Callable[[], Any]) -> None:
+        step = {"read": aread, "write": awrite}[work]
 
-        asyncio.run(self.arequest(work))
+        async def twice() -> None:
+            await step()
+            await asyncio.to_thread(between)
+            await step()
+
+        asyncio.run(self.arequest(twice))
 
     async def arequest(self, work: Callable[[], Any], *then: Callable[[], Any]) -> None:
         async with ThreadSensitiveContext():

@@ -9,10 +9,10 @@ import pytest
 from psycopg.types.enum import EnumInfo
 
 from django_pg_hot_async import pool
-from django_pg_hot_async._catalog import MAX_CONFIRMED, Catalog, Confirmation, TypeRow
-from django_pg_hot_async._link import link_of
-from django_pg_hot_async._registry import HSTORE, Registry
-from django_pg_hot_async._snapshot import Snapshot
+from django_pg_hot_async._core.catalog import MAX_CONFIRMED, Catalog, Confirmation, TypeRow
+from django_pg_hot_async._core.connection import state_of
+from django_pg_hot_async._core.types import HSTORE, Registry
+from django_pg_hot_async._core.snapshot import Snapshot
 
 from . import scenarios
 from .scenarios import ANVIL, ORDERS, READ, create_types, drop_types, own_database

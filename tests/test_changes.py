@@ -16,7 +16,11 @@ from psycopg.types.enum import EnumInfo
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from django_pg_hot_async import pool as hooks
-from django_pg_hot_async import register_type
+from django_pg_hot_async import register_type, status
+from django_pg_hot_async._core import runtime
+from django_pg_hot_async._core.runtime import Change
+from django_pg_hot_async._core.server import Server
+from django_pg_hot_async._django import notify
 from django_pg_hot_async.signals import server_changed
 from django_pg_hot_async.testing import PgBouncer
 
@@ -114,10 +118,52 @@ def test_sent_once_for_each_server(moved, received, blue, green, twin):
     ]
 
 
+def test_a_way_back_is_told(moved, received, blue, green, caplog, monkeypatch):
+    """Each time, where the server was not reached for long."""
+    caplog.set_level(logging.INFO, "django_pg_hot_async")
+    monkeypatch.setattr(runtime, "QUIET_SECONDS", 0.0)
+    for server in (blue, green, blue, green):
+        moved(server)
+    assert [
+        (event["old"].port, event["new"].port, event["is_return"])
+        for event in received.wait(3)
+    ] == [
+        (str(blue.port), str(green.port), False),
+        (str(green.port), str(blue.port), True),
+        (str(blue.port), str(green.port), True),
+    ]
+    assert status()[0]["counts"]["changes"] == 1
+    assert f"default: moved back from {at(green)} to {at(blue)}" in caplog.messages
+
+
+@pytest.mark.pgbouncer
+def test_a_way_back_of_open_connections_is_told(received, blue, green, monkeypatch):
+    """By a pooler, of whom a connection never shows that it leads elsewhere."""
+    monkeypatch.setattr(runtime, "QUIET_SECONDS", 0.0)
+    with PgBouncer(blue, "shop") as bouncer:
+        lead("default", database(bouncer.database(), KINDS["C2"]))
+        for server in (blue, green, blue, green):
+            bouncer.switch(server)
+            assert ask_for(SELECT) == (ATTRS,)
+        events = received.wait(3)
+        connection.close()
+    assert [
+        (event["old"].version, event["new"].version, event["is_return"])
+        for event in events
+    ] == [
+        (blue.version, green.version, False),
+        (green.version, blue.version, True),
+        (blue.version, green.version, True),
+    ]
+    assert {event["new"].port for event in events} == {str(bouncer.port)}
+    assert status()[0]["counts"]["changes"] == 1
+
+
 def test_what_is_sent(moved, received, blue, green):
     moved(blue)
     moved(green)
     (event,) = received.wait()
+    assert event.keys() == {"signal", "alias", "old", "new", "is_return"}
     old, new = event["old"], event["new"]
     assert (old.version, old.host, old.dbname) == (blue.version, "127.0.0.1", "shop")
     assert set(old.types) == {"hstore", "citext"}
@@ -249,12 +295,7 @@ ONE: dict[str, Any] = {"min_size": 1, "max_size": 1, "open": False, "timeout": 5
 def test_receiver_uses_the_pool_that_found_the_change(service, blue, green):
     """Of its one connection, which the pool is about to hand out."""
     answers = []
-    own = ConnectionPool(
-        "service=shop",
-        configure=hooks.configure("own"),
-        check=hooks.check("own"),
-        **ONE,
-    )
+    own = ConnectionPool("service=shop", configure=hooks.configure("own"), **ONE)
 
     def asking(sender, **kwargs):
         with own.connection() as conn:
@@ -437,9 +478,6 @@ def test_a_receiver_that_raises_in_a_thread(green, caplog):
 
 def test_from_an_event_loop_a_thread_sends(received):
     """Receivers may block; the loop does not wait for them."""
-    from django_pg_hot_async import _changes, _memory
-    from django_pg_hot_async._server import Server
-
     here = threading.get_ident()
     senders = []
     server_changed.connect(
@@ -448,8 +486,8 @@ def test_from_an_event_loop_a_thread_sends(received):
 
     async def announce():
         servers = [Server(150018, "h", port, "d") for port in ("1", "2")]
-        change = _memory.Change("default", servers[0], None, servers[1], None)
-        _changes.announce(change, in_query=False)
+        change = Change("default", servers[0], None, servers[1], None)
+        notify.announce(change, in_query=False)
 
     try:
         asyncio.run(announce())
@@ -465,10 +503,10 @@ def test_log_lines(moved, blue, green, caplog):
     moved(green)
     levels = [(record.levelname, record.getMessage()) for record in caplog.records]
     assert levels == [
-        ("DEBUG", f"default: verified a connection to {at(blue)}"),
+        ("DEBUG", f"default: read the types of {at(blue)}"),
         ("INFO", f"default: moved from {at(blue)} to {at(green)}"),
-        ("DEBUG", f"default: verified a connection to {at(green)}"),
         ("INFO", f"default: types of {at(green)}: {moves(caplog)}"),
+        ("DEBUG", f"default: read the types of {at(green)}"),
     ]
 
 
@@ -477,7 +515,7 @@ def test_the_log_names_the_version_that_a_moved_connection_does_not_show(
     blue, green, caplog
 ):
     kind = KINDS["C2"]
-    with PgBouncer(blue, "shop") as bouncer, trust("checkout"):
+    with PgBouncer(blue, "shop") as bouncer:
         lead("default", database(bouncer.database(), kind))
         kind.read()
         bouncer.switch(green)
@@ -485,19 +523,22 @@ def test_the_log_names_the_version_that_a_moved_connection_does_not_show(
         kind.read()
         assert connection.connection.info.server_version == blue.version
         connection.close()
-    [record] = caplog.records
-    version = f"{green.version // 10000}.{green.version % 10000}"
-    where = f"PostgreSQL {version} at 127.0.0.1:{bouncer.port}/shop"
-    assert record.getMessage() == f"default: types of {where}: {moves(caplog)}"
-    assert (record.old_version, record.new_version) == (blue.version, green.version)
+    old, new = at(blue, bouncer.port), at(green, bouncer.port)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"default: moved from {old} to {new}",
+        f"default: types of {new}: {moves(caplog)}",
+    ]
+    for record in caplog.records:
+        assert (record.old_version, record.new_version) == (blue.version, green.version)
 
 
 def moves(caplog):
-    text = caplog.records[-1].getMessage().rpartition(": ")[2]
+    [*_, record] = [one for one in caplog.records if one.levelno == logging.INFO]
+    text = record.getMessage().rpartition(": ")[2]
     assert "hstore" in text and " -> " in text
     return text
 
 
-def at(server):
+def at(server, port=None):
     version = f"{server.version // 10000}.{server.version % 10000}"
-    return f"PostgreSQL {version} at 127.0.0.1:{server.port}/shop"
+    return f"PostgreSQL {version} at 127.0.0.1:{port or server.port}/shop"

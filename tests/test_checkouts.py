@@ -11,7 +11,7 @@ from django.dispatch.dispatcher import NO_RECEIVERS
 from django.test.utils import override_settings
 
 from django_pg_hot_async import _checkouts, _receiver, conf
-from django_pg_hot_async._link import link_of
+from django_pg_hot_async._core.connection import state_of
 
 from .scenarios import KINDS, connection, database, lead, trust
 

@@ -11,7 +11,7 @@ import pytest
 from django.db import DataError, connections
 
 from django_pg_hot_async import pool
-from django_pg_hot_async.testing import PgBouncer, PostgreSQL, scatter_oids
+from django_pg_hot_async.testing import PgBouncer, PostgreSQL
 
 from .scenarios import (
     ANVIL,
@@ -22,7 +22,9 @@ from .scenarios import (
     TABLE,
     ask_for,
     connection,
+    create_at,
     database,
+    find_oid,
     lead,
     trust,
 )
@@ -32,24 +34,6 @@ pytestmark = pytest.mark.pgbouncer
 COLUMNS = ("attrs", "tags", "feels")
 SELECT = "select attrs, tags, feels from product where name = 'anvil'"
 ROW = (ANVIL["attrs"], ANVIL["tags"], "ok")
-
-
-def find_oid(server, name):
-    [[oid]] = server.execute("select %s::regtype::oid::int8", [name], dbname="shop")
-    return oid
-
-
-def create_at(server, statement, name, oid):
-    """Execute *statement*, at such a moment that the type *name* gets *oid*."""
-    before = scatter_oids(server, "shop", 1)
-    server.execute(statement, dbname="shop")
-    distance = find_oid(server, name) - before
-    kind, word = ("type", "mood") if "enum" in statement else ("extension", name[:6])
-    server.execute(f"drop {kind} {word}", dbname="shop")
-    now = scatter_oids(server, "shop", 1)
-    scatter_oids(server, "shop", oid - distance - now)
-    server.execute(statement, dbname="shop")
-    assert find_oid(server, name) == oid
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +72,8 @@ def moving(servers):
         connection.close()
 
 
-def test_result_trust_on_one_cursor_that_runs_one_query_again(moving):
-    with trust("result"), connection.cursor() as cursor:
+def test_auto_on_one_cursor_that_runs_one_query_again(moving):
+    with trust("auto"), connection.cursor() as cursor:
         for _ in range(6):
             cursor.execute(SELECT)
             assert cursor.fetchall() == [ROW]
@@ -102,25 +86,26 @@ def test_result_trust_on_one_cursor_that_runs_one_query_again(moving):
         assert cursor.fetchall() == [ROW]
 
 
-def test_result_trust_in_a_loop_over_cursors(moving):
-    with trust("result"):
+def test_auto_in_a_loop_over_cursors(moving):
+    with trust("auto"):
         for _ in range(6):
             assert ask_for(SELECT) == ROW
             moving()
             assert ask_for("select pg_typeof(%s)::text", [{}]) == ("hstore",)
 
 
-def test_result_trust_takes_a_result_that_was_there_before_the_move(moving):
+def test_auto_takes_a_result_that_was_there_before_the_move(moving):
     """Loaders are chosen when a result arrives, not when it is fetched."""
-    with trust("result"), connection.cursor() as cursor:
+    with trust("auto"), connection.cursor() as cursor:
         cursor.execute(SELECT)
         moving()
         assert ask_for(SELECT) == ROW
         assert cursor.fetchone() == ROW
 
 
-def test_checkout_trust_from_the_next_request_on(moving):
-    with trust("checkout"):
+@pytest.mark.parametrize("level", ["auto", "transaction"])
+def test_requests_of_several_statements(moving, level):
+    with trust(level):
         for _ in range(6):
             for _ in range(2):
                 KINDS["C2"].request(lambda: check(ask_for(SELECT)))
@@ -154,7 +139,7 @@ def test_connection_trust_notices_an_oid_it_does_not_know(moving):
 
 
 @pytest.mark.parametrize("pool_mode", ["transaction", "session"])
-def test_a_connection_of_ones_own_with_a_check(servers, pool_mode):
+def test_a_connection_of_ones_own(servers, pool_mode):
     blue, *others = servers
     with PgBouncer(blue, "shop", pool_mode=pool_mode) as bouncer:
         for server in (*others, blue):
@@ -165,7 +150,6 @@ def test_a_connection_of_ones_own_with_a_check(servers, pool_mode):
                 assert conn.execute(SELECT).fetchone() == ROW
                 if pool_mode == "transaction":
                     bouncer.switch(server)
-                    pool.check("mine")(conn)
                     assert conn.execute(SELECT).fetchone() == ROW
             if pool_mode == "session":
                 bouncer.switch(server)

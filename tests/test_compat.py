@@ -19,8 +19,8 @@ from psycopg.adapt import AdaptersMap
 from psycopg.types import TypeInfo, TypesRegistry
 
 from django_pg_hot_async import _adapters, _compat, _contrib
-from django_pg_hot_async._registry import CITEXT, HSTORE, STAND_INS, Registry
-from django_pg_hot_async._resolver import install, is_installed
+from django_pg_hot_async._core.types import CITEXT, HSTORE, STAND_INS, Registry
+from django_pg_hot_async._core.dumping import install, is_installed
 
 from .test_memory import snapshot
 

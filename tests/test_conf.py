@@ -7,8 +7,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.test.utils import override_settings
 
-from django_pg_hot_async import _memory, conf
-from django_pg_hot_async.conf import Trust
+from django_pg_hot_async import conf
+from django_pg_hot_async._core.runtime import runtime
+from django_pg_hot_async._core.trust import Trust
 
 
 @pytest.mark.parametrize(
@@ -16,11 +17,25 @@ from django_pg_hot_async.conf import Trust
     [
         (
             {"TRUST": "always"},
-            "PG_HOT_ASYNC['TRUST'] is 'always', which is no level of trust; it may be"
-            " 'checkout', 'connection', 'result', 'server'.",
+            "PG_HOT_ASYNC['TRUST'] is 'always', which is not a valid TRUST level;"
+            " choose from 'auto', 'connection', 'server', 'transaction'.",
         ),
-        ({"TRUST": 1}, "PG_HOT_ASYNC['TRUST'] is 1, which is no level of trust"),
-        ({"TRUST": ["server"]}, "PG_HOT_ASYNC['TRUST'] is ['server'], which is no"),
+        *(
+            (
+                {"TRUST": level},
+                f"PG_HOT_ASYNC['TRUST'] is {level!r}, which is not a level any more;"
+                " leave it out, \"auto\" is right behind any pooler, or write"
+                " 'transaction'.",
+            )
+            for level in ("checkout", "result")
+        ),
+        (
+            {"ALIASES": {"default": {"TRUST": "checkout"}}},
+            "PG_HOT_ASYNC['ALIASES']['default']['TRUST'] is 'checkout', which is not a"
+            " level any more; leave it out",
+        ),
+        ({"TRUST": 1}, "PG_HOT_ASYNC['TRUST'] is 1, which is not a valid TRUST level"),
+        ({"TRUST": ["server"]}, "PG_HOT_ASYNC['TRUST'] is ['server'], which is not a valid"),
         (
             {"TRUTS": "server"},
             "PG_HOT_ASYNC has the key 'TRUTS'; the keys it may have are 'ALIASES',"
@@ -43,7 +58,7 @@ from django_pg_hot_async.conf import Trust
         ),
         (
             {"ALIASES": {"default": {"TRUST": "never"}}},
-            "PG_HOT_ASYNC['ALIASES']['default']['TRUST'] is 'never', which is no",
+            "PG_HOT_ASYNC['ALIASES']['default']['TRUST'] is 'never', which is not a valid",
         ),
         (
             {"ALIASES": {"default": {"trust": "server"}}},
@@ -57,20 +72,20 @@ def test_wrong_value_is_named(value, message):
         with override_settings(PG_HOT_ASYNC=value):
             pass
     assert str(caught.value).startswith(message)
-    assert conf.trust("default") is Trust.CONNECTION
+    assert conf.trust("default") is Trust.AUTO
 
 
 @pytest.mark.parametrize("value", [None, {}, {"ALIASES": {}}])
 def test_everything_is_optional(value):
     with override_settings(PG_HOT_ASYNC=value):
-        assert conf.trust("default") is Trust.CONNECTION
+        assert conf.trust("default") is Trust.AUTO
         assert not conf.is_off("default")
 
 
 def test_alias_goes_before_the_default():
-    aliases = {"default": {"TRUST": "result"}}
+    aliases = {"default": {"TRUST": "transaction"}}
     with override_settings(PG_HOT_ASYNC={"TRUST": "server", "ALIASES": aliases}):
-        assert conf.trust("default") is Trust.RESULT
+        assert conf.trust("default") is Trust.TRANSACTION
         assert conf.trust("a pool's label") is Trust.SERVER
     with override_settings(
         PG_HOT_ASYNC={"TRUST": "server", "ALIASES": {"default": {}}}
@@ -79,10 +94,10 @@ def test_alias_goes_before_the_default():
 
 
 def test_override_reaches_what_is_remembered():
-    alias = _memory.alias("default")
-    with override_settings(PG_HOT_ASYNC={"TRUST": "checkout"}):
-        assert alias.trust.name == "CHECKOUT"
-    assert alias.trust.name == "CONNECTION"
+    alias = runtime.alias("default")
+    with override_settings(PG_HOT_ASYNC={"TRUST": "transaction"}):
+        assert alias.trust is Trust.TRANSACTION
+    assert alias.trust is Trust.AUTO
 
 
 def test_none_leaves_an_alias_to_django():

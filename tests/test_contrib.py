@@ -19,8 +19,9 @@ from django.db.backends.signals import connection_created
 from django.db.migrations.state import ProjectState
 from django.test.utils import modify_settings, override_settings
 
-from django_pg_hot_async import _contrib, _memory, _receiver, _tracking
-from django_pg_hot_async._link import link_of
+from django_pg_hot_async._core.runtime import runtime
+from django_pg_hot_async._django import contrib_postgres, startup
+from django_pg_hot_async._core.connection import state_of
 
 from .scenarios import KINDS, READ, ask_for, connection, database, lead
 
@@ -52,10 +53,13 @@ def migrate(operation, *, backwards=False):
 
 
 def test_ours_is_connected_and_named_everywhere():
-    for holder in (signals, postgres_apps, operations):
-        assert holder.register_type_handlers is _contrib.register_type_handlers
-    assert _contrib.register_type_handlers in live_receivers()
-    assert _contrib._DJANGOS["register_type_handlers"] not in live_receivers()
+    ours = signals.register_type_handlers
+    assert ours.__module__ == contrib_postgres.__name__
+    for holder in (postgres_apps, operations):
+        assert holder.register_type_handlers is ours
+    receivers = live_receivers()
+    assert receivers.count(ours) == 1
+    assert signals.__name__ not in [one.__module__ for one in receivers]
 
 
 def test_django_takes_ours_away_with_its_app():
@@ -89,18 +93,18 @@ for receiver in connection_created._live_receivers(None)[0]:
         (
             ["django_pg_hot_async", "django.contrib.postgres"],
             [
-                "django_pg_hot_async._checkouts connected",
-                "django_pg_hot_async._contrib register_type_handlers",
+                "django_pg_hot_async._django.backend connected",
+                "django_pg_hot_async._django.contrib_postgres register_type_handlers",
             ],
         ),
         (
             ["django.contrib.postgres", "django_pg_hot_async"],
             [
-                "django_pg_hot_async._contrib register_type_handlers",
-                "django_pg_hot_async._checkouts connected",
+                "django_pg_hot_async._django.contrib_postgres register_type_handlers",
+                "django_pg_hot_async._django.backend connected",
             ],
         ),
-        (["django_pg_hot_async"], ["django_pg_hot_async._checkouts connected"]),
+        (["django_pg_hot_async"], ["django_pg_hot_async._django.backend connected"]),
         (
             ["django.contrib.postgres"],
             ["django.contrib.postgres.signals register_type_handlers"],
@@ -120,7 +124,7 @@ def test_order_of_installed_apps(apps, receivers):
 def test_without_contrib_postgres_its_types_are_not_tracked(green):
     lead("default", database(green.database("shop"), KINDS["C1"]))
     with override_settings(INSTALLED_APPS=["django_pg_hot_async"]):
-        assert _tracking.current().question.names == ()
+        assert runtime.registry.question.names == ()
         with green.statements() as statements:
             assert ask_for(ROW) == ('"a"=>"1"', "{x}")
             with pytest.raises(ProgrammingError, match="cannot adapt type 'dict'"):
@@ -132,17 +136,13 @@ def test_without_contrib_postgres_its_types_are_not_tracked(green):
 def test_taken_out_with_its_app(green):
     """As it was before, for whoever takes the app away by override_settings()."""
     with override_settings(INSTALLED_APPS=["django.contrib.postgres"]):
-        _receiver.setting_was_changed(
-            "INSTALLED_APPS", ["django.contrib.postgres"], enter=False
-        )
         assert signals.register_type_handlers in live_receivers()
-        assert signals.register_type_handlers.__module__ == signals.__name__
         lead("default", database(green.database("shop"), KINDS["C1"]))
         assert ask_for(ROW) == ({"a": "1"}, ["x"])
-        assert link_of(connection.connection) is None
+        assert state_of(connection.connection) is None
         connection.close()
-    _receiver.install()
     assert ask_for(ROW) == ({"a": "1"}, ["x"])
+    assert state_of(connection.connection) is not None
 
 
 def test_create_extension_is_used_at_once(bare):
@@ -192,12 +192,12 @@ def test_extension_whose_migration_is_rolled_back(bare):
 
 def test_clearing_djangos_cache_withdraws_trust():
     """It is what a migration does, and whoever knew the remedy of old."""
-    alias = _memory.alias("default")
+    alias = runtime.alias("default")
     holders: list[Any] = [signals, operations]
     for function in [holder.get_citext_oids for holder in holders]:
-        before = alias.epoch
+        before = alias.generation
         function.cache_clear()
-        assert alias.epoch == before + 1
+        assert alias.generation == before + 1
 
 
 def test_djangos_functions_answer_for_the_server_at_hand(blue, green):
@@ -216,7 +216,7 @@ def test_an_alias_left_to_django(green):
     with override_settings(PG_HOT_ASYNC={"ALIASES": {"default": None}}):
         with green.statements() as statements:
             assert ask_for(ROW) == ({"a": "1"}, ["x"])
-            assert link_of(connection.connection) is None
+            assert state_of(connection.connection) is None
             connection.close()
         sent = [text for text in statements if "typname = 'hstore'" in text]
         assert len(sent) == 1

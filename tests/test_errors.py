@@ -16,8 +16,8 @@ from django.db import (
 )
 
 from django_pg_hot_async import _evidence, _memory, pool
-from django_pg_hot_async._link import link_of
-from django_pg_hot_async._snapshot import Snapshot
+from django_pg_hot_async._core.connection import state_of
+from django_pg_hot_async._core.snapshot import Snapshot
 
 from .scenarios import (
     ANVIL,

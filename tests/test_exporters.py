@@ -25,7 +25,7 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from django_pg_hot_async import _memory, forget
-from django_pg_hot_async._server import Server
+from django_pg_hot_async._core.server import Server
 from django_pg_hot_async.contrib.health_check import PostgreSQLServer
 from django_pg_hot_async.contrib.opentelemetry import instrument
 from django_pg_hot_async.contrib.prometheus import StatusCollector

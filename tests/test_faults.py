@@ -33,7 +33,7 @@ from psycopg import pq
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from django_pg_hot_async import _memory, _reading, pool
-from django_pg_hot_async._link import link_of
+from django_pg_hot_async._core.connection import state_of
 from django_pg_hot_async.testing import PostgreSQL
 from django_pg_hot_async.testing._process import run_user
 

@@ -44,8 +44,8 @@ from django_pg_hot_async import (
     register_type,
     status,
 )
-from django_pg_hot_async._link import link_of
-from django_pg_hot_async._snapshot import Snapshot
+from django_pg_hot_async._core.connection import state_of
+from django_pg_hot_async._core.snapshot import Snapshot
 from django_pg_hot_async.signals import server_changed
 
 from .preflight import two_databases

@@ -8,7 +8,7 @@ from django.db import OperationalError, ProgrammingError, connection, transactio
 from psycopg import sql
 
 from django_pg_hot_async import pool, register_type, status
-from django_pg_hot_async._link import link_of
+from django_pg_hot_async._core.connection import state_of
 
 from .scenarios import (
     ANVIL,
@@ -28,7 +28,7 @@ FROZEN = [
     psycopg.IsolationLevel.REPEATABLE_READ,
     psycopg.IsolationLevel.SERIALIZABLE,
 ]
-LEVELS = ["server", "connection", "checkout", "result"]
+LEVELS = ["auto", "server", "connection", "transaction"]
 
 
 @pytest.fixture
@@ -91,9 +91,9 @@ def test_a_type_nobody_tracks_is_looked_up_once(shop, green):
     with psycopg.connect(green.conninfo("isolated")) as mine:
         mine.isolation_level = FROZEN[0]
         pool.configure("isolated")(mine)
-        link = link_of(mine)
-        assert link is not None
-        link.memory.withdraw()
+        state = state_of(mine)
+        assert state is not None
+        state.alias.withdraw()
         mine.execute("select 1")
         make_anew(green)
         with green.statements() as statements:

@@ -9,11 +9,11 @@ import psycopg
 import pytest
 
 from django_pg_hot_async import _connections, _memory, pool
-from django_pg_hot_async._catalog import Catalog, TypeRow
+from django_pg_hot_async._core.catalog import Catalog, TypeRow
 from django_pg_hot_async._memory import Alias
-from django_pg_hot_async._registry import CITEXT, HSTORE, Registry
-from django_pg_hot_async._server import Server
-from django_pg_hot_async._snapshot import Snapshot
+from django_pg_hot_async._core.types import CITEXT, HSTORE, Registry
+from django_pg_hot_async._core.server import Server
+from django_pg_hot_async._core.snapshot import Snapshot
 from django_pg_hot_async.conf import Trust
 
 REGISTRY = Registry.of((HSTORE, CITEXT))

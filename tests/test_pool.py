@@ -21,7 +21,7 @@ from psycopg.types.json import JsonbDumper
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
 from django_pg_hot_async import _memory, forget, pool, register_type
-from django_pg_hot_async._link import link_of
+from django_pg_hot_async._core.connection import state_of
 
 from .scenarios import (
     ANVIL,

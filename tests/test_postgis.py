@@ -25,7 +25,7 @@ from django.test.utils import override_settings
 from django.utils.functional import cached_property
 
 from django_pg_hot_async import _receiver, _tracking, _version, forget
-from django_pg_hot_async._link import link_of
+from django_pg_hot_async._core.connection import state_of
 from django_pg_hot_async.testing import PostgreSQL
 
 from .scenarios import (
@@ -802,7 +802,7 @@ def test_it_is_imported_only_where_databases_has_such_a_backend(engine, imported
             INSTALLED_APPS=["django_pg_hot_async", "django.contrib.postgres"],
         )
         django.setup()
-        print("django_pg_hot_async._postgis" in sys.modules)
+        print("django_pg_hot_async._django.postgis" in sys.modules)
         print("django.contrib.gis.db.backends.postgis.base" in sys.modules)
         from django_pg_hot_async import _tracking
         print("geometry" in _tracking.current().question.names)

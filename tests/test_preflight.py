@@ -8,9 +8,9 @@ import pytest
 from psycopg.types.enum import EnumInfo, register_enum
 
 from django_pg_hot_async import _connections, _tracking, register_type
-from django_pg_hot_async._preflight.facts import Wanted
-from django_pg_hot_async._preflight.output import as_text
-from django_pg_hot_async._preflight.report import wanted_types
+from django_pg_hot_async._operator.preflight.facts import Wanted
+from django_pg_hot_async._operator.preflight.output import as_text
+from django_pg_hot_async._operator.preflight.report import wanted_types
 from django_pg_hot_async.testing import PostgreSQL
 
 from .preflight import found, run, two_databases, upgrade, verdicts

@@ -14,10 +14,10 @@ from django.db import models
 from django.test.utils import isolate_apps
 
 from django_pg_hot_async import _connections, _tracking, register_type
-from django_pg_hot_async._preflight.columns import Untracked, model_tables
-from django_pg_hot_async._preflight.facts import Wanted
-from django_pg_hot_async._preflight.output import as_data, as_text
-from django_pg_hot_async._preflight.reading import read_side
+from django_pg_hot_async._operator.preflight.columns import Untracked, model_tables
+from django_pg_hot_async._operator.preflight.facts import Wanted
+from django_pg_hot_async._operator.preflight.output import as_data, as_text
+from django_pg_hot_async._operator.preflight.reading import read_side
 
 from .preflight import found, run, upgrade, verdicts
 from .scenarios import CITEXT, HSTORE, MOOD, connections

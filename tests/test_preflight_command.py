@@ -19,7 +19,7 @@ from django.core.management import call_command
 from django.db.backends.postgresql.base import DatabaseWrapper as PostgreSQLWrapper
 from django.db.backends.sqlite3.base import DatabaseWrapper as SQLite
 
-from django_pg_hot_async._preflight import types
+from django_pg_hot_async._operator.preflight import types
 from django_pg_hot_async.testing import PgBouncer
 
 from .preflight import fail, point, run, upgrade

@@ -16,8 +16,8 @@ from django.db import OperationalError
 from django.test.utils import override_settings
 
 from django_pg_hot_async import pool
-from django_pg_hot_async._preflight import reading, statements
-from django_pg_hot_async._preflight.facts import PreflightError
+from django_pg_hot_async._operator.preflight import reading, statements
+from django_pg_hot_async._operator.preflight.facts import PreflightError
 from django_pg_hot_async.testing import PgBouncer, PostgreSQL, Replication
 from django_pg_hot_async.testing._process import run as run_program
 from django_pg_hot_async.testing._process import run_user

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from django_pg_hot_async import _connections, _reading
-from django_pg_hot_async._link import link_of
+from django_pg_hot_async._core.connection import state_of
 
 from .scenarios import ANVIL, READ
 

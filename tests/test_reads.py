@@ -12,8 +12,8 @@ from django.db import ProgrammingError, reset_queries, transaction
 from django.test.utils import CaptureQueriesContext, override_settings
 from psycopg.pq import TransactionStatus
 
-from django_pg_hot_async import _connections, forget, pool
-from django_pg_hot_async._link import link_of
+from django_pg_hot_async import forget, pool
+from django_pg_hot_async._core.connection import state_of
 
 from .scenarios import (
     ANVIL,
@@ -112,21 +112,19 @@ def test_server_trust_reads_once_a_server(shop, reads):
             connection.close()
 
 
-def test_checkout_trust_reads_once_a_work_unit(shop, reads):
-    from django_pg_hot_async import work_unit
-
-    with trust("checkout"), reads(3):
-        assert ask_for(SELECT) == ROW
-        assert ask_for(SELECT) == ROW
-        with work_unit():
-            assert ask_for(SELECT) == ROW
-            assert ask_for(SELECT) == ROW
-        KINDS["C2"].read()
+def test_transaction_trust_asks_once_a_transaction(shop, reads):
+    with trust("transaction"), reads(2):
+        for _ in range(2):
+            with transaction.atomic():
+                assert ask_for(SELECT) == ROW
+                assert ask_for(SELECT) == ROW
+                with transaction.atomic():
+                    assert ask_for("select %s -> 'a'", [{"a": "1"}]) == ("1",)
 
 
-def test_result_trust_reads_once_a_result(shop, reads):
+def test_transaction_trust_asks_along_with_each_statement(shop, reads):
     """However many columns; and on one cursor that runs one query again."""
-    with trust("result"), connection.cursor() as cursor:
+    with trust("transaction"), connection.cursor() as cursor:
         with reads(1):
             cursor.execute(SELECT)
             assert cursor.fetchone() == ROW
@@ -136,10 +134,10 @@ def test_result_trust_reads_once_a_result(shop, reads):
                 assert cursor.fetchone() == ROW
 
 
-def test_result_trust_with_parameters(shop, reads):
+def test_transaction_trust_with_parameters(shop, reads):
     for binding in (False, True):
         shop(server_side_binding=binding)
-        with trust("result"), connection.cursor() as cursor, reads(3):
+        with trust("transaction"), connection.cursor() as cursor, reads(3):
             for value in ({"a": "1"}, {"b": None}, {}):
                 cursor.execute("select %s -> 'a'", [value])
                 assert cursor.fetchone() == (value.get("a"),)
@@ -375,7 +373,7 @@ class TestCursors:
 class TestReadAhead:
     """While rows arrive nothing can be read: it is done before, where it is due."""
 
-    @pytest.mark.parametrize("level", ["server", "connection", "checkout", "result"])
+    @pytest.mark.parametrize("level", ["auto", "server", "connection", "transaction"])
     def test_stream_in_a_fresh_process(self, shop, reads, caplog, level):
         with trust(level), connection.cursor() as cursor:
             with reads(1):
@@ -457,7 +455,7 @@ class TestReadAhead:
         with refusal, conn.pipeline(), conn.cursor().copy(f"copy ({SELECT}) to stdout"):
             pass
 
-    @pytest.mark.parametrize("level", ["server", "connection", "result"])
+    @pytest.mark.parametrize("level", ["auto", "server", "connection", "transaction"])
     def test_copy(self, shop, level):
         with (
             trust(level),
@@ -502,7 +500,7 @@ class TestReadAhead:
         ):
             copy.set_types([oid])
 
-    @pytest.mark.parametrize("level", ["server", "connection", "result"])
+    @pytest.mark.parametrize("level", ["auto", "server", "connection", "transaction"])
     def test_pipeline_of_ones_own(self, shop, green, level):
         with trust(level):
             shop(server_side_binding=True)
@@ -519,7 +517,7 @@ class TestReadAhead:
         # Under "result" each, where the one before has ended.
         assert seen == 1 or (seen > 1 and level == "result")
 
-    @pytest.mark.parametrize("level", ["server", "connection", "result"])
+    @pytest.mark.parametrize("level", ["auto", "server", "connection", "transaction"])
     def test_rows_that_executemany_returns(self, shop, reads, level):
         sql = "select 'a=>1'::hstore where %s::text is not null"
         with trust(level):

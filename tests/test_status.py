@@ -24,11 +24,11 @@ from django_pg_hot_async import (
     register_type,
     status,
 )
-from django_pg_hot_async._catalog import Catalog, TypeRow
-from django_pg_hot_async._registry import HSTORE, Registry
-from django_pg_hot_async._server import Server
-from django_pg_hot_async._snapshot import Snapshot
-from django_pg_hot_async._status import is_release
+from django_pg_hot_async._core.catalog import Catalog, TypeRow
+from django_pg_hot_async._core.types import HSTORE, Registry
+from django_pg_hot_async._core.server import Server
+from django_pg_hot_async._core.snapshot import Snapshot
+from django_pg_hot_async._operator.status import is_release
 
 from .scenarios import (
     KINDS,

@@ -1,7 +1,8 @@
 """DESIGN's matrix: switches down, kinds of connection across, reading and writing.
 
-Each cell runs three times: with the app at each level of trust that promises the
-switch, and once without the app, where it has to fail; else it would prove nothing.
+Each cell runs with the app at each level of trust that promises the switch, the
+default among them, and once without the app, where it has to fail; else it would prove
+nothing.
 """
 
 from __future__ import annotations
@@ -40,11 +41,14 @@ class Stage:
     """What a scenario plays with."""
 
     kind: Kind
+    name: str
+    """Of the work: "read" or "write"."""
     work: Callable[..., None]
     """One request; what it is given is called before the request ends."""
     may_be_refused: bool
-    """On an open connection a parameter is sent with the OID that it had; the
-    server refuses that, nothing is written, and the next try is right."""
+    """On an open connection whose trust does not end with a transaction, a parameter
+    is sent with the OID that it had; the server refuses that, nothing is written, and
+    the next try is right."""
     blue: PostgreSQL
     green: PostgreSQL
     twin: PostgreSQL
@@ -62,8 +66,8 @@ class Stage:
         old.terminate("shop")
 
     def split(self, between: Callable[[], Any]) -> None:
-        """Read, have something happen, and read again: all in one request."""
-        self.kind.split(between)
+        """Do the work, have something happen, and do it again: all in one request."""
+        self.kind.split(self.name, between)
 
     def by_service(self, server: PostgreSQL) -> None:
         self.service.point("shop", server, "shop")
@@ -232,15 +236,15 @@ def in_a_thread(work: Callable[[], None]) -> None:
 
 
 SWITCHES = {
-    "S1": (s1_other_version, ("server", "connection", "checkout", "result")),
-    "S2": (s2_moved_alive, ("checkout", "result")),
-    "S2mid": (s2_moved_within_a_request, ("result",)),
-    "S3": (s3_same_version, ("connection", "checkout", "result")),
-    "S4": (s4_extension_anew, ("connection", "checkout", "result")),
-    "S5": (s5_two_at_once, ("connection", "checkout", "result")),
-    "S6": (s6_roll_back, ("server", "connection", "checkout", "result")),
-    "S7": (s7_created_late, ("server", "connection", "checkout", "result")),
-    "S8": (s8_two_databases, ("server", "connection", "checkout", "result")),
+    "S1": (s1_other_version, ("auto", "server", "connection", "transaction")),
+    "S2": (s2_moved_alive, ("auto", "transaction")),
+    "S2mid": (s2_moved_within_a_request, ("auto", "transaction")),
+    "S3": (s3_same_version, ("auto", "connection", "transaction")),
+    "S4": (s4_extension_anew, ("auto", "connection", "transaction")),
+    "S5": (s5_two_at_once, ("auto", "connection", "transaction")),
+    "S6": (s6_roll_back, ("auto", "server", "connection", "transaction")),
+    "S7": (s7_created_late, ("auto", "server", "connection", "transaction")),
+    "S8": (s8_two_databases, ("auto", "server", "connection", "transaction")),
 }
 
 
@@ -258,7 +262,7 @@ def cells(levels: bool) -> list[Any]:
         for code, (switch, trusts) in SWITCHES.items()
         for kind in KINDS
         for work in WORK
-        if (code, kind) != ("S2", "C1") and (code, work) != ("S2mid", "write")
+        if (code, kind) != ("S2", "C1")
         for level in (trusts if levels else ("",))
     ]
 
@@ -269,10 +273,13 @@ def stage_of(
 ) -> Callable[[Kind, str], Stage]:
     def stage(kind: Kind, work: str, level: str = "") -> Stage:
         may_be_refused = (
-            level == "connection" and work == "write" and kind is not KINDS["C1"]
+            level in ("auto", "connection")
+            and work == "write"
+            and kind is not KINDS["C1"]
         )
         return Stage(
             kind,
+            work,
             functools.partial(WORK[work], kind),
             may_be_refused,
             blue,

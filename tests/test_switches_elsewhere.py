@@ -132,10 +132,11 @@ class AsyncBackendPooled(AsyncBackend):
 
 
 class OwnAsyncPool(Elsewhere):
-    """C7: a project's own `AsyncConnectionPool`, with the hooks."""
+    """C7: a project's own `AsyncConnectionPool`, with the hook."""
 
     pool_class: Any = AsyncConnectionPool
     options = OPTIONS
+    autocommit = False
     pool: Any = None
 
     async def start(self, target: dict[str, Any], hooks: bool) -> None:
@@ -143,8 +144,8 @@ class OwnAsyncPool(Elsewhere):
         self.pool = self.pool_class(
             conninfo_of(target),
             configure=pool.aconfigure("shop") if known is None else known.aregister,
-            check=pool.acheck("shop") if hooks else self.pool_class.check_connection,
-            kwargs={"prepare_threshold": None},
+            check=self.pool_class.check_connection,
+            kwargs={"prepare_threshold": None, "autocommit": self.autocommit},
             open=False,
             **self.options,
         )
@@ -168,11 +169,18 @@ class OwnAsyncNullPool(OwnAsyncPool):
     options: dict[str, Any] = {"max_size": 2, "timeout": 10}  # noqa: RUF012
 
 
+class OwnAsyncAutocommitPool(OwnAsyncPool):
+    """C7: `AsyncConnectionPool` in autocommit: each statement is a transaction."""
+
+    autocommit = True
+
+
 class OwnPool(Elsewhere):
-    """C7: a project's own `ConnectionPool`, with the hooks."""
+    """C7: a project's own `ConnectionPool`, with the hook."""
 
     pool_class: Any = ConnectionPool
     options = OPTIONS
+    autocommit = False
     pool: Any = None
 
     async def start(self, target: dict[str, Any], hooks: bool) -> None:
@@ -180,8 +188,8 @@ class OwnPool(Elsewhere):
         self.pool = self.pool_class(
             conninfo_of(target),
             configure=pool.configure("shop") if known is None else known.register,
-            check=pool.check("shop") if hooks else self.pool_class.check_connection,
-            kwargs={"prepare_threshold": None},
+            check=self.pool_class.check_connection,
+            kwargs={"prepare_threshold": None, "autocommit": self.autocommit},
             open=True,
             **self.options,
         )
@@ -201,6 +209,12 @@ class OwnPool(Elsewhere):
     async def work(self, connection: Any) -> None:
         row = connection.execute(SELECT).fetchone()
         check_answers(row, connection.execute(ARRIVES, PARAMS).fetchone())
+
+
+class OwnAutocommitPool(OwnPool):
+    """C7: `ConnectionPool` in autocommit."""
+
+    autocommit = True
 
 
 class OwnNullPool(OwnPool):
@@ -382,23 +396,25 @@ async def s8_two_databases(stage: Stage) -> None:
 
 
 SWITCHES: dict[str, tuple[Callable[[Stage], Any], tuple[str, ...]]] = {
-    "S1": (s1_other_version, ("server", "connection")),
-    "S2": (s2_moved_alive, ("checkout", "result")),
-    "S2mid": (s2_moved_within_a_request, ("result",)),
-    "S3": (s3_same_version, ("connection",)),
-    "S4": (s4_extension_anew, ("connection", "checkout")),
-    "S5": (s5_two_at_once, ("connection",)),
-    "S6": (s6_roll_back, ("server", "connection")),
-    "S7": (s7_created_late, ("server", "connection")),
-    "S8": (s8_two_databases, ("server", "connection")),
+    "S1": (s1_other_version, ("auto", "server", "connection", "transaction")),
+    "S2": (s2_moved_alive, ("auto", "transaction")),
+    "S2mid": (s2_moved_within_a_request, ("auto", "transaction")),
+    "S3": (s3_same_version, ("auto", "connection", "transaction")),
+    "S4": (s4_extension_anew, ("auto", "connection", "transaction")),
+    "S5": (s5_two_at_once, ("auto", "connection", "transaction")),
+    "S6": (s6_roll_back, ("auto", "server", "connection", "transaction")),
+    "S7": (s7_created_late, ("auto", "server", "connection", "transaction")),
+    "S8": (s8_two_databases, ("auto", "server", "connection", "transaction")),
 }
 KINDS = {
     "C5": AsyncBackend,
     "C6": AsyncBackendPooled,
     "C7-async-pool": OwnAsyncPool,
+    "C7-async-autocommit-pool": OwnAsyncAutocommitPool,
     "C7-async-null-pool": OwnAsyncNullPool,
     "C7-async-connection": OwnConnection,
     "C7-pool": OwnPool,
+    "C7-autocommit-pool": OwnAutocommitPool,
     "C7-null-pool": OwnNullPool,
 }
 

@@ -55,7 +55,7 @@ MOOD = "create type {}mood as enum ('sad', 'ok')"
 
 @pytest.fixture
 def connect(green):
-    """Make a connection of one's own, looked after, to a database of its own."""
+    """Make a tracked connection of one's own, to a database of its own."""
     with own_database(green, "sent", []):
 
         def connect_to(*statements: str, cursor: Any = psycopg.Cursor) -> Any:

@@ -10,10 +10,11 @@ from django.db.backends.postgresql.base import DatabaseWrapper
 from django.db.backends.postgresql.features import DatabaseFeatures
 from django.utils.functional import cached_property
 
-from django_pg_hot_async import _receiver, _version
+from django_pg_hot_async._django import startup
+from django_pg_hot_async._django import version as live_version
 
 from .conftest import BLUE, GREEN
-from .scenarios import KINDS, ask_for, connection, database, lead
+from .scenarios import KINDS, ask_for, connection, connections, database, lead
 
 # The releases of PostgreSQL that Django has a feature for; of one, if there is one,
 # that only the newer of the two servers has.
@@ -58,7 +59,7 @@ def test_the_first_query_is_written_for_the_server_it_goes_to(
     connection.ensure_connection()
     assert getattr(connection.features, FEATURE) is has_feature(green)
     moved(blue)
-    monkeypatch.setattr(_version, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(live_version, "FRESH_SECONDS", 0.0)
     assert connection.connection is None
     assert getattr(connection.features, FEATURE) is has_feature(blue)
 
@@ -80,7 +81,7 @@ def test_without_a_connection_it_serves_for_a_second(moved, green, monkeypatch):
         assert connection.connection is None
         once = len(connected)
         now = time.monotonic() + 2
-        patch.setattr(_version, "monotonic", lambda: now)
+        patch.setattr(live_version, "monotonic", lambda: now)
         assert connection.pg_version == green.version
         assert len(connected) == 2 * once > 0
 
@@ -92,7 +93,7 @@ def feature(monkeypatch):
     def add(func):
         original = cached_property(func)
         original.__set_name__(DatabaseFeatures, "a_feature")
-        ours = _version.PerVersion(original, "a_feature")
+        ours = live_version.PerVersion(original, "a_feature")
         monkeypatch.setattr(DatabaseFeatures, "a_feature", ours, raising=False)
 
     return add
@@ -136,7 +137,7 @@ def test_the_servers_own_word_goes_before_the_connections(blue, green):
 
     from .scenarios import trust
 
-    with PgBouncer(blue, "shop") as bouncer, trust("result"):
+    with PgBouncer(blue, "shop") as bouncer, trust("transaction"):
         lead("default", database(bouncer.database(), KINDS["C2"]))
         KINDS["C2"].read()
         assert connection.pg_version == blue.version
@@ -156,18 +157,30 @@ def test_of_a_connection_that_was_cut(moved, green):
     connection.close()
 
 
-def test_uninstalled_it_is_djangos(without_app):
-    assert isinstance(vars(DatabaseWrapper)["pg_version"], cached_property)
-    assert isinstance(vars(DatabaseFeatures)[FEATURE], cached_property)
+def test_without_the_app_it_is_kept_as_django_keeps_it(moved, blue, green, without_app):
+    """What stands in Django's place passes through: computed once a wrapper."""
+    moved(blue)
+    wrapper = connections.create_connection("default")
+    try:
+        assert wrapper.pg_version == blue.version
+        assert getattr(wrapper.features, FEATURE) is has_feature(blue)
+        assert vars(wrapper)["pg_version"] == blue.version
+        assert vars(wrapper.features)[FEATURE] is has_feature(blue)
+        wrapper.close()
+        moved(green)
+        assert wrapper.pg_version == blue.version
+        assert getattr(wrapper.features, FEATURE) is has_feature(blue)
+    finally:
+        wrapper.close()
 
 
 def test_installed_again_it_is_not_wrapped_twice():
-    _receiver.install()
+    startup.install()
     live = vars(DatabaseWrapper)["pg_version"]
-    assert isinstance(live, _version.LiveVersion)
+    assert isinstance(live, live_version.LiveVersion)
     assert isinstance(live._original, cached_property)
     assert type(live).__get__(live, None) is live
-    assert isinstance(getattr(DatabaseFeatures, FEATURE), _version.PerVersion)
+    assert isinstance(getattr(DatabaseFeatures, FEATURE), live_version.PerVersion)
 
 
 @pytest.mark.skipif(django.VERSION < (6, 1), reason="UUID7 came with Django 6.1")
@@ -177,7 +190,7 @@ def test_sql_that_only_18_knows_is_sent_to_no_other(moved, blue, green, monkeypa
 
     from .shop.models import Product
 
-    monkeypatch.setattr(_version, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(live_version, "FRESH_SECONDS", 0.0)
     query = Product.objects.annotate(key=UUID7()).filter(name="anvil")
     for server in (green, blue, green):
         moved(server)

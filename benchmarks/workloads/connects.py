@@ -46,9 +46,9 @@ def fetch_types(connection: Any, **kwargs: object) -> None:
 def remember(aliases: int, servers: int) -> None:
     """Have so many aliases remembered, and so many servers have been reached."""
     from django_pg_hot_async import _memory, _tracking
-    from django_pg_hot_async._catalog import NOTHING
-    from django_pg_hot_async._server import Server
-    from django_pg_hot_async._snapshot import Snapshot
+    from django_pg_hot_async._core.catalog import NOTHING
+    from django_pg_hot_async._core.server import Server
+    from django_pg_hot_async._core.snapshot import Snapshot
 
     snapshot = Snapshot.of(NOTHING, _tracking.current())
     for number in range(aliases):

@@ -84,7 +84,7 @@ def tenants() -> Run:
     the OIDs in the answer: so many databases would take 7 MB of disk each.
     """
     from django_pg_hot_async import _connections, _link
-    from django_pg_hot_async._server import Server
+    from django_pg_hot_async._core.server import Server
 
     wrapper: Any = connections["default"]
     wrapper.connect()

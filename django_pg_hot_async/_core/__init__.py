@@ -1,1 +1,1 @@
-"""What is done for psycopg connections, whoever opened them. Django is not known here."""
+"""What is done for psycopg connections, whoever opened them. No Django in here."""

@@ -10,7 +10,7 @@ leave the waiting to the connection's own ``wait()``, sync or async. Nothing her
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from time import monotonic
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from psycopg.abc import PQGen
     from psycopg.pq.abc import PGconn, PGresult
 
-    from .catalog import Answer
-    from .runtime import Alias, Confirmation
+    from .runtime import Alias, Answer, Confirmation
     from .types import TrackedType
 
 logger = logging.getLogger("django_pg_hot_async")
@@ -70,31 +69,53 @@ class Unverified(BaseException):
 class Execution:
     """One execution of a cursor, and what all of its results are decoded by."""
 
-    __slots__ = (
-        "has_sent",
-        "is_adapting",
-        "is_decided",
-        "params",
-        "pending",
-        "query",
-        "snapshot",
-        "state",
-    )
+    # Not in __init__(), which runs for each statement.
+    snapshot: Snapshot | None = None
+    is_decided = False
+    """Whether the snapshot is what the server of this very transaction has. Until
+    then parameters may be adapted by what it is presumed to have."""
+    is_adapting = False
+    """Whether what is missing may be asked for: `Unverified` is caught."""
+    has_sent = False
+    """Whether a parameter was sent by what the snapshot says."""
+    repeats = 0
+    """How often it was sent again, by other names."""
+    pending: Sequence[list[PGresult]] = ()
+    """Results that have arrived, and whose types are still to be asked about."""
 
     def __init__(self, state: ConnectionState, query: object, params: object) -> None:
         self.state = state
         self.query = query
         self.params = params
-        self.snapshot: Snapshot | None = None
-        self.is_decided = False
-        """Whether the snapshot is what the server of this very transaction has. Until
-        then parameters may be adapted by what it is presumed to have."""
-        self.is_adapting = False
-        """Whether what is missing may be asked for: `Unverified` is caught."""
-        self.has_sent = False
-        """Whether a parameter was sent by what the snapshot says."""
-        self.pending: list[list[PGresult]] = []
-        """Results that have arrived, and whose types are still to be asked about."""
+
+
+# Under these names, libraries keep the connection that they stand in front of:
+# SQLAlchemy's pool (dj_db_conn_pool) and its asyncio adapter, the AWS wrapper, wrapt.
+_WRAPPED_AS = (
+    "driver_connection",
+    "dbapi_connection",
+    "target_connection",
+    "_connection",
+    "__wrapped__",
+)
+
+
+def unwrapped(connection: Any) -> Any:
+    """Return psycopg's connection where *connection* is one, or stands in front of one.
+
+    None where it does not.
+    """
+    for _ in range(5):
+        if isinstance(connection, (psycopg.Connection, psycopg.AsyncConnection)):
+            return connection
+        for name in _WRAPPED_AS:
+            inner = getattr(connection, name, None)
+            if inner is not None and not isinstance(inner, (str, bytes)):
+                connection = inner
+                break
+        else:
+            return None
+    return None
 
 
 def state_of(connection: Any) -> ConnectionState | None:
@@ -110,8 +131,8 @@ class ConnectionState:
     """
 
     __slots__ = (
-        "_confirmed",
         "_generation",
+        "_is_doubted",
         "_is_provisional",
         "_missed",
         "_must_read",
@@ -138,8 +159,9 @@ class ConnectionState:
         """The last that the connection was verified with, trusted or not."""
         self._snapshot: Snapshot | None = None
         self._generation = -1
-        self._confirmed: Confirmation | None = None
         self._must_read = False
+        # What it was last told is not even to be presumed.
+        self._is_doubted = False
         # Read in a transaction that may be rolled back, and the types with it.
         self._is_provisional = False
         self.has_sent = False
@@ -203,6 +225,8 @@ class ConnectionState:
 
     def presumed(self) -> Snapshot | None:
         """Return what the server most likely has: what the last answer said."""
+        if self._must_read or self._is_doubted:
+            return None
         last = self.last
         if last is not None and last.registry is runtime.registry:
             return last
@@ -222,9 +246,10 @@ class ConnectionState:
         where nothing was sent since it was asked, or it was just asked for *reason*.
         """
         self._missed = MappingProxyType({})
-        if self._snapshot is None or not self.alias.may_doubt(reason):
+        if not self.alias.may_doubt(reason):
             return False
         self._snapshot = None
+        self._is_doubted = True
         return True
 
     def misses(self, key: type) -> bool:
@@ -257,7 +282,7 @@ class ConnectionState:
     def _trust(self, snapshot: Snapshot) -> None:
         self._generation = self.alias.generation
         self._snapshot = self.last = snapshot
-        self.has_sent = False
+        self.has_sent = self._is_doubted = False
 
     # Asking
 
@@ -274,7 +299,9 @@ class ConnectionState:
         if self._must_read:
             return None
         is_ascii = pgconn.parameter_status(b"client_encoding") in (b"UTF8", None)
-        return self.alias.confirmation(self.server, is_ascii=is_ascii)
+        return self.alias.confirmation(
+            self.server, is_ascii=is_ascii, wants_pid=self.is_straight is None
+        )
 
     def verify(self, connection: Any) -> PQGen[Snapshot]:
         """Ask the server what it has: one round trip where it is what was known.
@@ -288,7 +315,7 @@ class ConnectionState:
         confirmation = self.confirmation(pgconn)
         if confirmation is not None:
             result = yield from _catalog.ask(pgconn, confirmation.statement, encoding)
-            answer = _catalog.parse_answer(result)
+            answer = confirmation.parse(result)
             snapshot = self.explain(confirmation, answer, pgconn)
             if snapshot is not None:
                 yield from self.adopt(snapshot, connection)
@@ -300,7 +327,8 @@ class ConnectionState:
         self, confirmation: Confirmation, answer: Answer, pgconn: PGconn
     ) -> Snapshot | None:
         """Return the snapshot that *answer* confirms; None where a read is due."""
-        self.note_backend(answer.pid, pgconn)
+        if answer.pid is not None:
+            self.note_backend(answer.pid, pgconn)
         snapshot = confirmation.explain(answer)
         if snapshot is not None and snapshot.registry is runtime.registry:
             self.alias.promote(self.server, snapshot)
@@ -359,9 +387,13 @@ class ConnectionState:
         change = self.alias.meet(self.server, snapshot)
         if change is not None:
             runtime.announce(change, True)
-        if before is not None and before is not snapshot and before.is_changed(snapshot):
-            if connection.pgconn.pipeline_status == pq.PipelineStatus.OFF:
-                yield from forget_prepared_statements(connection)
+        if (
+            before is not None
+            and before is not snapshot
+            and before.is_changed(snapshot)
+            and connection.pgconn.pipeline_status == pq.PipelineStatus.OFF
+        ):
+            yield from forget_prepared_statements(connection)
 
     def describe(
         self, connection: Any, snapshot: Snapshot, oids: Iterable[int]
@@ -385,7 +417,18 @@ class ConnectionState:
             result = yield from _catalog.ask(pgconn, statement, encoding)
             catalog = _catalog.parse(result)
             self.note_backend(catalog.pid, pgconn)
-            if catalog.start != snapshot.catalog.start and not self._is_alone(snapshot):
+            if catalog.start != snapshot.catalog.start != b"":
+                if (
+                    self.level is Trust.TRANSACTION
+                    and not self.is_straight
+                    and pgconn.transaction_status == IDLE
+                ):
+                    # Another server than the one that sent it: ask once more.
+                    continue
+                # What was trusted is stale: all is resolved anew.
+                snapshot = original = yield from self.read(connection)
+                wanted = {oid for oid in oids if not snapshot.knows(oid)}
+                asked = set()
                 continue
             if gone := wanted - catalog.asked.keys():
                 raise self.refuse(
@@ -393,6 +436,11 @@ class ConnectionState:
                     f" {self.server}, which was asked, has no such type"
                 )
             self._check_seen(catalog, wanted)
+            if snapshot.is_contradicted(catalog):
+                snapshot = original = yield from self.read(connection)
+                wanted = {oid for oid in oids if not snapshot.knows(oid)}
+                asked = set()
+                continue
             asked |= wanted
             snapshot = snapshot.extended(catalog, wanted)
             # What a composite type, or a range, is made of.
@@ -413,19 +461,15 @@ class ConnectionState:
                 self._is_provisional = True
         return snapshot
 
-    def _is_alone(self, snapshot: Snapshot) -> bool:
-        """Whether no start time is known: a snapshot of nothing."""
-        return not snapshot.catalog.start
-
     def _check_seen(self, catalog: Catalog, oids: set[int]) -> None:
         """Raise where a tracked type is newer than what the transaction can see."""
         if not catalog.is_old:
             return
         seen = {oid for row in catalog.types for oid in (row.oid, row.array_oid)}
-        names = {_catalog.quote_name(name): name for name in runtime.registry.question.names}
-        for oid in oids - seen:
-            called = catalog.asked[oid].removesuffix("[]").rpartition(".")[2]
-            if called in names or called in names.values():
+        names = runtime.registry.question.names
+        for oid in sorted(oids - seen):
+            called = _catalog.bare_name(catalog.asked[oid])
+            if called in names:
                 raise psycopg.errors.SerializationFailure(
                     f"the type {called} was created after the snapshot of this"
                     " transaction, and cannot be read in it; run the transaction again"
@@ -471,7 +515,7 @@ class ConnectionState:
     def refuse(self, why: str) -> psycopg.OperationalError:
         """Count and log a result that nothing explains; return the error to raise."""
         self.alias.count_unexplained()
-        self._snapshot = None
+        self.distrust(read=True)
         logger.warning(
             "%s: refused: %s", self.alias.name, why, extra={"alias": self.alias.name}
         )

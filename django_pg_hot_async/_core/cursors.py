@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import errors, generators, pq, sql
+from psycopg._connection_base import BaseConnection
 from psycopg._cursor_base import BaseCursor
 from psycopg._pipeline_base import BasePipeline
 from psycopg._preparing import Prepare
@@ -38,7 +39,7 @@ from .connection import (
 )
 from .patches import Patch
 from .psycopg_internals import has_prepared_statements
-from .runtime import runtime
+from .runtime import nothing_known, runtime
 from .trust import Trust
 
 if TYPE_CHECKING:
@@ -54,38 +55,81 @@ TUPLES_OK = pq.ExecStatus.TUPLES_OK
 COMMAND_OK = pq.ExecStatus.COMMAND_OK
 FATAL_ERROR = pq.ExecStatus.FATAL_ERROR
 
-# What may precede a statement's first word: space, comments (PostgreSQL nests those
-# of the second kind; where one is nested, the word is not found), parentheses.
-_FIRST_WORD = re.compile(
-    rb"(?:\s+|--[^\n]*(?:\n|$)|/\*(?:[^*/]|\*(?!/)|/(?!\*))*\*/|\()*([a-zA-Z]+)"
-)
+# What may precede a statement's first word besides comments: space, parentheses, and
+# the ends of empty statements.
+_BLANK = re.compile(rb"[\s(;]*")
+_WORD = re.compile(rb"[a-zA-Z]*")
+_COMMENT = re.compile(rb"/\*|\*/")
 # What may stand in a transaction block and controls none. The others, as VACUUM, CREATE
 # DATABASE, SET or BEGIN, are sent as they are.
 _CARRIES = frozenset(
-    b"SELECT WITH VALUES TABLE INSERT UPDATE DELETE MERGE FETCH".split()
+    b"SELECT WITH VALUES TABLE INSERT UPDATE DELETE MERGE FETCH EXECUTE".split()
 )
-# In the simple protocol a procedure could not end the transaction of a string of
-# statements; in a pipeline it can.
-_CARRIES_IN_PIPELINE = frozenset([b"CALL"])
+_CALL = b"CALL"
+"""A procedure may end the transaction. Not in a string of statements, and in a pipeline
+only where it comes first (PostgreSQL 18)."""
 _WRITES = re.compile(rb"\b(?:INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
 _RETURNS = re.compile(rb"\bRETURNING\b", re.IGNORECASE)
-# Quoted text, dollar-quoted text, and comments, in which a semicolon ends nothing.
-_QUOTED = re.compile(
-    rb"'(?:[^']|'')*'|\"[^\"]*\"|\$(\w*)\$.*?\$\1\$|--[^\n]*|/\*.*?\*/", re.DOTALL
-)
+# Where something begins in which a semicolon ends nothing.
+_OPENING = re.compile(rb"([eE]?'|\"|\$\w*\$|--|/\*|;)")
+_STRING = re.compile(rb"(?:[^']|'')*'")
+_ESCAPE_STRING = re.compile(rb"(?:[^'\\]|\\.|'')*'", re.DOTALL)
 
 
 def _first_word(query: bytes) -> bytes:
-    match = _FIRST_WORD.match(query)
-    return match[1].upper() if match else b""
+    """Return the first word of *query* in upper case; b"" where there is none."""
+    position = 0
+    while True:
+        position = _end(_BLANK, query, position)
+        if query.startswith(b"--", position):
+            position = query.find(b"\n", position)
+            if position < 0:
+                return b""
+        elif query.startswith(b"/*", position):
+            position = _skip_comment(query, position)
+        else:
+            return query[position : _end(_WORD, query, position)].upper()
 
 
-def _is_several(query: bytes) -> bool:
+def _end(pattern: re.Pattern[bytes], query: bytes, position: int) -> int:
+    match = pattern.match(query, position)
+    return position if match is None else match.end()
+
+
+def _skip_comment(query: bytes, position: int) -> int:
+    """Return where the comment at *position* ends. PostgreSQL nests them."""
+    depth = 0
+    for match in _COMMENT.finditer(query, position):
+        depth += 1 if match[0] == b"/*" else -1
+        if not depth:
+            return match.end()
+    return len(query)
+
+
+def _is_several(query: bytes, pgconn: Any) -> bool:
     """Whether *query* is a string of several statements."""
     if b";" not in query:
         return False
-    plain = _QUOTED.sub(b"", query).rstrip()
-    return b";" in plain.rstrip(b"; \t\r\n")
+    has_escapes = pgconn.parameter_status(b"standard_conforming_strings") == b"off"
+    position = 0
+    while match := _OPENING.search(query, position):
+        opening, position = match[1], match.end()
+        if opening == b";":
+            if _first_word(query[position:]):
+                return True
+        elif opening == b"--":
+            position = query.find(b"\n", position) + 1 or len(query)
+        elif opening == b"/*":
+            position = _skip_comment(query, match.start())
+        elif opening == b"'" and not has_escapes:
+            position = _end(_STRING, query, position)
+        elif opening.endswith(b"'"):
+            position = _end(_ESCAPE_STRING, query, position)
+        else:
+            position = query.find(opening, position) + len(opening)
+            if position < len(opening):
+                return False
+    return False
 
 
 def _can_be_bare(query: bytes) -> bool:
@@ -164,19 +208,19 @@ def execute_gen(original: Any) -> Any:
             yield from _verify_in_pipeline(self, execution, query)
         elif snapshot is None and has_prepared_statements(self._conn):
             yield from _verify_before_prepared(self, execution, query)
-        for _ in range(3):
-            execution.is_adapting = True
-            try:
-                yield from original(self, query, params, prepare=prepare, binary=binary)
-                return
-            except Unverified as unverified:
-                if unverified.is_missing:
-                    state.distrust(read=True)
-                self._last_query = None
-                yield from _verify_now(self, execution)
-            finally:
-                execution.is_adapting = False
-        yield from original(self, query, params, prepare=prepare, binary=binary)
+        execution.is_adapting = True
+        try:
+            yield from original(self, query, params, prepare=prepare, binary=binary)
+        except Unverified as unverified:
+            # A parameter that could not be told apart: ask, and adapt them anew.
+            if unverified.is_missing:
+                state.distrust(read=True)
+            execution.is_adapting = False
+            self._last_query = None
+            yield from _verify_now(self, execution)
+            yield from original(self, query, params, prepare=prepare, binary=binary)
+        if execution.pending and not self._conn._pipeline:
+            yield from _settle(self, execution)
 
     return execute
 
@@ -184,6 +228,10 @@ def execute_gen(original: Any) -> Any:
 def _prepare_to_send(cursor: Any, execution: Execution, params: Any) -> PQGen[None]:
     """Establish what *params* are to be sent by, before they are adapted."""
     connection, state = cursor._conn, execution.state
+    if _is_call(execution.query) and execution.snapshot is None:
+        # Nothing may come before it in its pipeline.
+        yield from _verify_now(cursor, execution)
+        return
     if not dumping.senders_in(params):
         if execution.snapshot is None and connection._pipeline:
             yield from _verify_in_pipeline(cursor, execution, execution.query)
@@ -195,9 +243,9 @@ def _prepare_to_send(cursor: Any, execution: Execution, params: Any) -> PQGen[No
         # It is asserted in front of the statement, or it names types by their names.
         snapshot = state.presumed()
     if snapshot is None:
+        # Which tells the search_path as well.
         yield from _verify_now(cursor, execution)
-        snapshot = execution.snapshot
-    assert snapshot is not None
+        return
     wanted = dumping.ambiguous_senders(params, snapshot)
     if wanted:
         yield from _drained(connection)
@@ -205,6 +253,10 @@ def _prepare_to_send(cursor: Any, execution: Execution, params: Any) -> PQGen[No
     if snapshot is not execution.snapshot:
         cursor._last_query = None
         execution.snapshot = snapshot
+
+
+def _is_call(query: Any) -> bool:
+    return isinstance(query, str) and query[:64].lstrip().upper().startswith("CALL")
 
 
 def _verify_now(cursor: Any, execution: Execution) -> PQGen[None]:
@@ -222,7 +274,7 @@ def _verify_now(cursor: Any, execution: Execution) -> PQGen[None]:
             )
             return
     # An aborted transaction: nothing can be read, and nothing is accepted.
-    execution.snapshot = execution.state.presumed() or dumping.nothing_known()
+    execution.snapshot = execution.state.presumed() or nothing_known()
 
 
 def _can_ask(connection: Any) -> bool:
@@ -246,7 +298,9 @@ def _verify_in_pipeline(cursor: Any, execution: Execution, query: Any) -> PQGen[
     What is not a query (SET TRANSACTION, say) must not have a query before it.
     """
     text = _text_of(query, cursor)
-    if _first_word(text) in _CARRIES and not execution.state.alias.is_bare(query):
+    if _first_word(text) in _CARRIES and not execution.state.alias.is_bare(
+        _key(cursor, execution, None)
+    ):
         yield from _verify_now(cursor, execution)
 
 
@@ -255,7 +309,9 @@ def _verify_before_prepared(
 ) -> PQGen[None]:
     """Ask before a statement that may be prepared with types that are gone."""
     connection = cursor._conn
-    if _is_autocommit(connection) or execution.state.alias.is_bare(query):
+    if _is_autocommit(connection) or execution.state.alias.is_bare(
+        _key(cursor, execution, None)
+    ):
         return
     if _first_word(_text_of(query, cursor)) in _CARRIES:
         yield from _verify_now(cursor, execution)
@@ -268,7 +324,8 @@ def _text_of(query: Any, cursor: Any) -> bytes:
         return query
     with suppress(Exception):
         return bytes(query.as_bytes(cursor))
-    return b""
+    # A template, or a literal of a type that only the server's answer can write.
+    return b"SELECT"
 
 
 def maybe_prepare_gen(original: Any) -> Any:
@@ -281,20 +338,16 @@ def maybe_prepare_gen(original: Any) -> Any:
         prepare: bool | None = None,
         binary: bool | None = None,
     ) -> PQGen[None]:
+        # Not a generator itself, which would cost each statement one more.
         execution = _execution(self)
-        if execution is None:
-            yield from original(self, pgq, prepare=prepare, binary=binary)
-            return
-        execution.is_adapting = False
-        connection = self._conn
-        if not (connection._pipeline or execution.is_decided):
-            how = _how_to_carry(self, pgq, execution, binary)
-            if how is not None:
-                yield from _carry(self, pgq, execution, prepare, binary, how)
-                return
-        yield from original(self, pgq, prepare=prepare, binary=binary)
-        if execution.pending:
-            yield from _settle(self, execution)
+        if execution is not None:
+            execution.is_adapting = False
+            if not (execution.is_decided or self._conn._pipeline):
+                how = _how_to_carry(self, pgq, execution, binary)
+                if how is not None:
+                    return _carry(self, pgq, execution, prepare, binary, how)
+        sent: PQGen[None] = original(self, pgq, prepare=prepare, binary=binary)
+        return sent
 
     return maybe_prepare
 
@@ -315,19 +368,23 @@ def _how_to_carry(
     query = pgq.query
     if not _is_autocommit(connection):
         # Its transaction may end within the string, and then nothing would tell.
-        is_open = connection.pgconn.transaction_status == INTRANS
-        return "simple" if is_open and is_simple and _is_several(query) else None
-    snapshot = execution.snapshot
-    if snapshot is not None and not is_client and execution.has_sent:
-        types = pgq.types or ()
-        if any(oid >= _catalog.FIRST_NORMAL_OID for oid in types):
+        is_open = cursor._pgconn.transaction_status == INTRANS
+        is_several = is_open and is_simple and _is_several(query, cursor._pgconn)
+        return "simple" if is_several else None
+    if execution.has_sent:
+        if not is_client and any(
+            oid >= _catalog.FIRST_NORMAL_OID for oid in pgq.types or ()
+        ):
             return "assert"
-    if execution.state.alias.is_bare(_key(cursor, execution, pgq)):
+        # Else types are written by their names, and these may be others elsewhere.
+    elif execution.state.alias.is_bare(_key(cursor, execution, pgq)):
         return None
     word = _first_word(query)
-    if word in _CARRIES or (is_simple and _is_several(query)):
+    if word in _CARRIES:
         return "simple" if is_simple and not _is_prepared(cursor, pgq) else "pipeline"
-    return "pipeline" if word in _CARRIES_IN_PIPELINE and not is_client else None
+    if is_simple and _is_several(query, cursor._pgconn):
+        return "simple"
+    return "call" if word == _CALL else None
 
 
 def _is_prepared(cursor: Any, pgq: Any) -> bool:
@@ -339,12 +396,15 @@ def _is_prepared(cursor: Any, pgq: Any) -> bool:
     return key in prepared._names or prepared._counts.get(key, 0) >= threshold
 
 
-def _key(cursor: Any, execution: Execution, pgq: Any) -> object:
+def _key(cursor: Any, execution: Execution, pgq: Any) -> str | bytes | None:
     """Return what a statement is remembered by: its text before values are put in."""
     query = execution.query
     if isinstance(query, (str, bytes)):
         return query
-    return None if isinstance(cursor, ClientCursorMixin) else pgq.query
+    if isinstance(cursor, ClientCursorMixin) or pgq is None:
+        return None
+    text: bytes = pgq.query
+    return text
 
 
 def _carry(
@@ -367,23 +427,42 @@ def _carry(
         else _catalog.read_by_name(runtime.registry.question)
     )
     cursor._query = pgq
+    answer: PGresult | None = None
+    fmt = cursor.format if binary is None else pq.Format(int(bool(binary)))
+    send = functools.partial(_send_extended, cursor, pgq, fmt, prep, name)
     if how == "simple":
         # Last: the server tells where in the text an error is.
         pgconn.send_query(pgq.query + b"\n;" + question)
         results = yield from generators.execute(pgconn)
-        answer = results.pop() if len(results) > 1 else None
-        if answer is not None and answer.status != TUPLES_OK:
-            results, answer = [answer], None
+        if results[-1].status != TUPLES_OK:
+            results = results[-1:]
+        elif len(results) > 1:
+            answer = results.pop()
+    elif how == "assert":
+        results = yield from _assert(cursor, pgq, execution, fmt, prep, name)
+    elif how == "call":
+        *others, last = yield from _in_pipeline(
+            pgconn, send, _sending(pgconn, question)
+        )
+        results = _first_failed(others)
+        if results[0].status != FATAL_ERROR:
+            answer = _catalog.checked(last[-1], cursor._encoding)
     else:
-        fmt = cursor.format if binary is None else pq.Format(int(bool(binary)))
-        if how == "assert":
-            answer = None
-            results = yield from _assert(cursor, pgq, execution, fmt, prep, name)
-        else:
-            send = functools.partial(_send_extended, cursor, pgq, fmt, prep, name)
-            first, *others = yield from _in_pipeline(pgconn, question, send)
-            answer = _catalog.checked(first[-1], cursor._encoding)
-            results = _first_failed(others)
+        first, *others = yield from _in_pipeline(
+            pgconn, _sending(pgconn, question), send
+        )
+        answer = _catalog.checked(first[-1], cursor._encoding)
+        results = _first_failed(others)
+    if (
+        execution.has_sent
+        and results[-1].status == FATAL_ERROR
+        and (yield from _is_named_otherwise(cursor, execution, results[-1]))
+    ):
+        # Nothing was executed. By the names of the server that answers now:
+        cursor._tx = Transformer(cursor)
+        pgq = cursor._convert_query(execution.query, execution.params)
+        yield from _carry(cursor, pgq, execution, prepare, binary, how)
+        return
     key = connection._prepared.maybe_add_to_cache(pgq, prep, name)
     if key is not None:
         connection._prepared.validate(key, prep, name, results)
@@ -394,7 +473,7 @@ def _carry(
             catalog = _catalog.parse(answer)
             snapshot = yield from state.learn(catalog, connection)
         else:
-            said = _catalog.parse_answer(answer)
+            said = confirmation.parse(answer)
             found = state.explain(confirmation, said, pgconn)
             if found is None:
                 found = yield from state.read(connection, said.start)
@@ -402,18 +481,41 @@ def _carry(
                 yield from state.adopt(found, connection)
             snapshot = found
     _decide(cursor, execution, snapshot)
-    if not (loading.oids_in(results) or execution.has_sent) and _can_be_bare(pgq.query):
+    if not loading.oids_in(results) and _can_be_bare(pgq.query):
         state.alias.mark_bare(_key(cursor, execution, pgq))
     cursor._set_results(results)
-    if execution.pending:
-        yield from _settle(cursor, execution)
+
+
+def _is_named_otherwise(
+    cursor: Any, execution: Execution, result: PGresult
+) -> PQGen[bool]:
+    """Whether the server has other names for types that were written by theirs."""
+    error = errors.error_from_result(result, encoding=cursor._encoding)
+    if (
+        not isinstance(cursor, ClientCursorMixin)
+        or not evidence.is_evidence(error)
+        or execution.repeats >= ATTEMPTS
+    ):
+        return False
+    before = execution.snapshot
+    found = yield from execution.state.verify(cursor._conn)
+    execution.snapshot, execution.is_decided = found, False
+    execution.repeats += 1
+    names = {(row.schema, row.name) for row in found.sent.values()}
+    return before is None or names != {
+        (row.schema, row.name) for row in before.sent.values()
+    }
+
+
+def _sending(pgconn: Any, statement: bytes) -> Any:
+    return functools.partial(pgconn.send_query_params, statement, None)
 
 
 def _send_extended(
     cursor: Any, pgq: Any, fmt: pq.Format, prep: Prepare, name: bytes
-) -> int:
-    """Send *pgq* in the extended protocol; return how many results there will be."""
-    pgconn, count = cursor._pgconn, 1
+) -> None:
+    """Send *pgq* in the extended protocol."""
+    pgconn = cursor._pgconn
     params = None if isinstance(cursor, ClientCursorMixin) else pgq.params
     if prep is Prepare.NO:
         if params is None:
@@ -426,26 +528,21 @@ def _send_extended(
                 param_types=pgq.types,
                 result_format=fmt,
             )
-        return count
+        return
     if prep is Prepare.SHOULD:
         pgconn.send_prepare(name, pgq.query, param_types=pgq.types)
-        count += 1
     pgconn.send_query_prepared(
         name, params, param_formats=pgq.formats, result_format=fmt
     )
-    return count
 
 
-def _in_pipeline(
-    pgconn: Any, front: bytes | None, send: Any
-) -> PQGen[list[list[PGresult]]]:
-    """Send *front*, and what *send* sends, with one sync; return the results of each."""
+def _in_pipeline(pgconn: Any, *sends: Any) -> PQGen[list[list[PGresult]]]:
+    """Send what *sends* send with one sync; return the results of each."""
     if pgconn.pipeline_status == OFF:
         pgconn.enter_pipeline_mode()
     try:
-        if front is not None:
-            pgconn.send_query_params(front, None)
-        send()
+        for send in sends:
+            send()
         pgconn.pipeline_sync()
         yield from generators.send(pgconn)
         found: list[list[PGresult]] = []
@@ -494,7 +591,7 @@ def _assert(
     }
     front = _catalog.assert_served_by(snapshot.catalog, paths)
     send = functools.partial(_send_extended, cursor, pgq, fmt, prep, name)
-    answer, *others = yield from _in_pipeline(pgconn, front, send)
+    answer, *others = yield from _in_pipeline(pgconn, _sending(pgconn, front), send)
     if answer[-1].status == TUPLES_OK:
         state.note_backend(int(answer[-1].get_value(0, 1) or 0), pgconn)
         yield from state.adopt(snapshot, cursor._conn)
@@ -528,11 +625,11 @@ def _ask_and_send(
             cursor._query = pgq
     except BaseException:
         with suppress(Exception):
-            yield from _in_pipeline(pgconn, None, lambda: None)
+            yield from _in_pipeline(pgconn)
         _leave_pipeline(pgconn)
         raise
     send = functools.partial(_send_extended, cursor, pgq, fmt, Prepare.NO, b"")
-    return _first_failed((yield from _in_pipeline(pgconn, None, send)))
+    return _first_failed((yield from _in_pipeline(pgconn, send)))
 
 
 def _first_failed(found: list[list[PGresult]]) -> list[PGresult]:
@@ -588,23 +685,21 @@ def set_results(original: Any) -> Any:
         oids = loading.oids_in(results)
         if oids:
             if execution.pending or not _are_known(execution, oids, results):
-                execution.pending.append(results)
+                execution.pending = (*execution.pending, results)
                 if self._conn._pipeline:
                     execution.state.waiting.append(self)
                 return
             if execution.snapshot is not None:
                 execution.snapshot.share_types(self._adapters)
         elif execution.pending:
-            execution.pending.append(results)
+            execution.pending = (*execution.pending, results)
             return
         original(self, results)
 
     return take
 
 
-def _are_known(
-    execution: Execution, oids: set[int], results: list[PGresult]
-) -> bool:
+def _are_known(execution: Execution, oids: set[int], results: list[PGresult]) -> bool:
     """Whether what *results* hold can be decoded by what is known."""
     snapshot = execution.snapshot if execution.is_decided else None
     return (
@@ -631,25 +726,23 @@ def _note_commands(state: ConnectionState, results: list[PGresult]) -> None:
 
 def _settle(cursor: Any, execution: Execution) -> PQGen[None]:
     """Ask about what is pending, then give the results to the cursor."""
-    pending, execution.pending = execution.pending, []
+    pending, execution.pending = execution.pending, ()
     if pending:
         yield from _explain(cursor, execution, list(itertools.chain(*pending)))
         for results in pending:
             cursor._set_results(results)
 
 
-def _explain(
-    cursor: Any, execution: Execution, results: list[PGresult]
-) -> PQGen[None]:
+def _explain(cursor: Any, execution: Execution, results: list[PGresult]) -> PQGen[None]:
     """Decide what *results* are decoded by, asking the server that sent them."""
     state, connection = execution.state, cursor._conn
     oids = loading.oids_in(results)
-    state.alias.unmark_bare(execution.query)
+    state.alias.unmark_bare(_key(cursor, execution, cursor._query))
     snapshot = execution.snapshot if execution.is_decided else None
     if snapshot is None:
         is_over = connection.pgconn.transaction_status == IDLE
         snapshot = yield from state.verify(connection)
-        if is_over and state.level is Trust.TRANSACTION:
+        if is_over and state.level is Trust.TRANSACTION and not state.is_straight:
             raise state.refuse(
                 "nothing tells which server sent a result that has values of a type"
                 f" with the OID {min(oids)}"
@@ -699,13 +792,13 @@ def executemany_gen(original: Any) -> Any:
             senders = _senders_of_many(params_seq)
             if senders or returning or senders is None:
                 if snapshot is not None and snapshot.lacks(senders or ()):
-                    if any([state.misses(one) for one in senders or ()]):
+                    missed = [state.misses(one) for one in senders or ()]
+                    if any(missed):
                         state.distrust(read=True)
                         snapshot = None
                 if snapshot is None:
                     yield from _verify_now(self, execution)
-                snapshot = execution.snapshot
-                if snapshot is not None and snapshot.ambiguous:
+                elif snapshot.ambiguous:
                     wanted = set(snapshot.ambiguous)
                     yield from _drained(self._conn)
                     execution.snapshot = yield from state.find_paths(
@@ -718,7 +811,7 @@ def executemany_gen(original: Any) -> Any:
 
 
 def _senders_of_many(params_seq: Any) -> set[type] | None:
-    """Return the resolved Python types among all parameters; None: it cannot be told."""
+    """Return the resolved Python types among all parameters; None: unknown."""
     if not isinstance(params_seq, Sequence):
         return None
     rows = (
@@ -737,7 +830,12 @@ def stream_send_gen(original: Any) -> Any:
     """
 
     def stream_send(
-        self: Any, query: Any, params: Any = None, *, binary: bool | None = None, size: int
+        self: Any,
+        query: Any,
+        params: Any = None,
+        *,
+        binary: bool | None = None,
+        size: int,
     ) -> PQGen[None]:
         state = _state(self._conn)
         if state is None or self._closed or not runtime.registry.question:
@@ -774,7 +872,7 @@ def stream_send_gen(original: Any) -> Any:
             yield from generators.send(self._pgconn)
         except BaseException:
             with suppress(Exception):
-                yield from _in_pipeline(self._pgconn, None, lambda: None)
+                yield from _in_pipeline(self._pgconn)
             _leave_pipeline(self._pgconn)
             raise
 
@@ -826,14 +924,15 @@ def stream_fetchone_gen(original: Any) -> Any:
     """Wrap ``BaseCursor._stream_fetchone_gen()``: end the pipeline with the stream."""
 
     def fetchone(self: Any, first: bool) -> PQGen[PGresult | None]:
-        pgconn = self._pgconn
+        pgconn, result = self._pgconn, None
         if pgconn.pipeline_status == OFF or _execution(self) is None:
-            return (yield from original(self, first))
+            result = yield from original(self, first)
+            return result  # type: ignore[no-any-return]
         try:
             result = yield from original(self, first)
         except BaseException:
             with suppress(Exception):
-                yield from _in_pipeline(pgconn, None, lambda: None)
+                yield from _in_pipeline(pgconn)
             _leave_pipeline(pgconn)
             raise
         if result is None:
@@ -842,7 +941,7 @@ def stream_fetchone_gen(original: Any) -> Any:
                 if results and results[0].status == SYNC:
                     _leave_pipeline(pgconn)
                     break
-        return result
+        return result  # type: ignore[no-any-return]
 
     return fetchone
 
@@ -863,15 +962,16 @@ def start_copy_gen(original: Any) -> Any:
         execution = _begin(self, state, statement)
         is_own = _is_autocommit(self._conn) and state.level is Trust.TRANSACTION
         for _ in range(ATTEMPTS):
-            if execution.snapshot is None:
-                yield from _verify_now(self, execution)
             snapshot = execution.snapshot
-            assert snapshot is not None
-            if snapshot.ambiguous:
+            if snapshot is None:
+                yield from _verify_now(self, execution)
+                snapshot = execution.snapshot
+            elif snapshot.ambiguous:
                 snapshot = yield from state.find_paths(
                     self._conn, snapshot, set(snapshot.ambiguous)
                 )
                 execution.snapshot = snapshot
+            assert snapshot is not None
             snapshot.share_types(self._adapters)
             # That may have shown that the connection leads straight to a server.
             if not (is_own and state.level is Trust.TRANSACTION):
@@ -930,7 +1030,9 @@ def declare_gen(original: Any) -> Any:
         execution = _begin(self, state, query, params)
         snapshot = execution.snapshot
         if snapshot is None and (
-            _is_autocommit(self._conn)  # WITH HOLD: what it is of cannot be asked later.
+            _is_autocommit(
+                self._conn
+            )  # WITH HOLD: what it is of cannot be asked later.
             or dumping.senders_in(params)
         ):
             yield from _verify_now(self, execution)
@@ -1003,7 +1105,23 @@ def _columns(result: PGresult) -> list[tuple[bytes | None, int]]:
     ]
 
 
-# Pipelines
+# Transactions
+
+
+def exec_command(original: Any) -> Any:
+    """Wrap ``BaseConnection._exec_command()``: what psycopg itself sends.
+
+    A BEGIN shows that the transaction before has ended.
+    """
+
+    def command(self: Any, *args: Any, **kwargs: Any) -> PQGen[PGresult | None]:
+        state = _state(self)
+        if state is not None and self.pgconn.transaction_status == IDLE:
+            state.begin(self.pgconn)
+        result: PGresult | None = yield from original(self, *args, **kwargs)
+        return result
+
+    return command
 
 
 def enqueue_sync(original: Any) -> Any:
@@ -1059,11 +1177,10 @@ PATCHES = (
     Patch(
         BaseCursor, "_start_copy_gen", start_copy_gen, ("self", "statement", "params")
     ),
-    Patch(
-        ServerCursorMixin, "_declare_gen", declare_gen, ("self", "query", "params")
-    ),
+    Patch(ServerCursorMixin, "_declare_gen", declare_gen, ("self", "query", "params")),
     Patch(ServerCursorMixin, "_describe_gen", describe_gen, _SELF),
     Patch(ServerCursorMixin, "_fetch_gen", fetch_gen, ("self", "num")),
+    Patch(BaseConnection, "_exec_command", exec_command, ("self", "command")),
     Patch(BasePipeline, "_enqueue_sync", enqueue_sync, _SELF),
     Patch(BasePipeline, "_fetch_gen", pipeline_fetch_gen, ("self", "flush")),
 )

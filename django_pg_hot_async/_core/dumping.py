@@ -60,7 +60,7 @@ def install(adapters: AdaptersMap) -> None:
             resolve_dumpers_by_oid(
                 adapters, format, functools.partial(_dumper_factory, format)
             )
-    known = {} if before is None else {one: True for one in before.builtins}
+    known = {} if before is None else dict.fromkeys(before.builtins, True)
     for tracked in registry.builtins:
         info = tracked.builtin
         if info is not None and tracked not in known:
@@ -200,7 +200,9 @@ def _resolve(
         if not snapshot.registration.registered(found, key, resolver.format):
             # Django has one of its own for ranges.
             found = resolver.default or found
-        return found(key, context)
+        if getattr(found, "upgrade", None) is Dumper.upgrade:
+            return found(key, context)
+        return _ByValue(found(key, context), key, context, snapshot)
     surrogate = SurrogateType.by_number(found.oid)
     if surrogate is None:
         return resolver.default_for(key)(key, context)
@@ -224,6 +226,36 @@ def _resolve(
         text = snapshot.find_dumper(key, PyFormat.TEXT)
         found = text or found
     return _with_oid(found(key, context), oid, snapshot, surrogate, context)
+
+
+class _ByValue(Dumper):
+    """Asks psycopg's dumper which type a value is of, where the Python type leaves
+    that open; gives the answer the OID that the server at hand has."""
+
+    def __init__(
+        self, dumper: abc.Dumper, key: type, context: AdaptContext, snapshot: Snapshot
+    ) -> None:
+        super().__init__(key, context)
+        self.format = dumper.format
+        self.oid = dumper.oid
+        self._dumper = dumper
+        self._snapshot = snapshot
+
+    def get_key(self, obj: Any, format: PyFormat) -> DumperKey:
+        return self._dumper.get_key(obj, format)
+
+    def upgrade(self, obj: Any, format: PyFormat) -> Dumper:
+        dumper = self._dumper.upgrade(obj, format)
+        if dumper.oid >= SURROGATES:
+            # Where the server lacks the type, its own error says so.
+            dumper.oid = self._snapshot.oid_of(dumper.oid) or INVALID_OID
+        return dumper  # type: ignore[return-value]
+
+    def dump(self, obj: Any) -> Buffer | None:
+        return self._dumper.dump(obj)
+
+    def quote(self, obj: Any) -> Buffer:
+        return self._dumper.quote(obj)
 
 
 def _execution(context: AdaptContext) -> Execution | None:
@@ -361,9 +393,7 @@ class Registrations:
 # Before a statement
 
 
-def ambiguous_senders(
-    params: object, snapshot: Snapshot
-) -> set[TrackedType]:
+def ambiguous_senders(params: object, snapshot: Snapshot) -> set[TrackedType]:
     """Return the tracked types among *params* that the search_path decides about."""
     if not snapshot.ambiguous:
         return set()

@@ -6,14 +6,17 @@ bothered unless the answer is another one.
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any
 
 import psycopg
 
-from .connection import state_of
+from .connection import state_of, unwrapped
 from .loading import BadValue
 from .psycopg_internals import drop_prepared_statements
+
+logger = logging.getLogger("django_pg_hot_async")
 
 # PostgreSQL's errcodes appendix; what a parameter of a type that is gone, or is
 # another one now, meets with.
@@ -27,6 +30,10 @@ _REFUSALS = {
 # An internal error, and as such never translated. Others have its code as well,
 # PostGIS's of a geometry for one.
 _GONE = "cache lookup failed for type"
+_INTERNAL = "XX000"
+# PostGIS keeps operator families in the backend's own cache: where the extension was
+# made anew, predicates fail in the backend until it ends. PostGIS 3.3 to 3.6.
+_BACKEND_IS_STALE = "no spatial operator found for "
 # Of types that initdb made, whose OIDs no server changes; psycopg 3.2 and 3.3. What
 # anybody can send, or store, is not to cost every connection a read.
 _BUILT_IN = re.compile(
@@ -47,7 +54,7 @@ def is_evidence(error: BaseException) -> bool:
             and not isinstance(error, BadValue)
             and _BUILT_IN.search(str(error)) is None
         )
-    if error.sqlstate == psycopg.errors.InternalError_.sqlstate:
+    if error.sqlstate == _INTERNAL:
         return _GONE in str(error)
     return error.sqlstate in _REFUSALS
 
@@ -58,9 +65,18 @@ def notice(connection: Any, error: BaseException) -> None:
     if state is None:
         return
     state.forget_missed()
+    sqlstate = getattr(error, "sqlstate", None)
+    if sqlstate == _INTERNAL and _BACKEND_IS_STALE in str(error):
+        logger.warning(
+            "%s: closing a connection whose backend keeps what PostGIS was before it"
+            " was made anew",
+            state.alias.name,
+            extra={"alias": state.alias.name},
+        )
+        unwrapped(connection).pgconn.finish()
+        return
     if not is_evidence(error):
         return
-    sqlstate = getattr(error, "sqlstate", None)
     if isinstance(error, psycopg.errors.FeatureNotSupported):
         # "cached plan must not change result type": nor will it when it is sent again.
         drop_prepared_statements(connection)

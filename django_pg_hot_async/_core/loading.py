@@ -70,31 +70,21 @@ def loader_resolver(
     """
     index = int(format)
 
-    def resolve(oid: int, context: Any = None) -> abc.Loader:
+    def resolve(oid: int, context: Any = None) -> Any:
         if oid < FIRST_NORMAL_OID:
             return unknown(oid, context)
         if oid >= SURROGATES:
             # An element of an array, or an attribute, resolved before.
             return _loader(oid, format, unknown, context)
         snapshot = snapshot_of(context)
-        if snapshot is None:
+        number = snapshot.numbers.get(oid) if snapshot is not None else 0
+        if snapshot is None or not number:
             return unknown(oid, context)
-        number = snapshot.numbers.get(oid)
-        if not number:
-            return unknown(oid, context)
-        surrogate = SurrogateType.by_number(number)
-        absent = surrogate and registry.absent_of.get(surrogate.tracked)
-        if surrogate is not None and absent is not None:
-            # A project may have registered a loader of its own, by the type's name.
-            is_array = number == surrogate.array_oid
-            own = context.adapters.get_loader(
-                absent.array_oid if is_array else absent.oid, format
-            )
-            if own is not None:
-                return own(INVALID_OID, context)
-        decided = snapshot.loaders[index].get(oid)
-        if decided is not None:
-            return decided(INVALID_OID, context)
+        # A project may have registered a loader of its own, by the type's name.
+        own = context.adapters.get_loader(snapshot.names[oid], format)
+        loader = own or snapshot.loaders[index].get(oid)
+        if loader is not None:
+            return loader(INVALID_OID, context)
         return _loader(number, format, unknown, context)
 
     names: Any = resolve
@@ -236,9 +226,7 @@ def oids_in(results: Iterable[PGresult]) -> set[int]:
             oid = result.ftype(column)
             if oid >= FIRST_NORMAL_OID:
                 found.add(oid)
-            elif (
-                oid in (RECORD_OID, RECORD_ARRAY_OID) and result.fformat(column) == 1
-            ):
+            elif oid in (RECORD_OID, RECORD_ARRAY_OID) and result.fformat(column) == 1:
                 for row in range(result.ntuples):
                     value = result.get_value(row, column)
                     if value is not None:

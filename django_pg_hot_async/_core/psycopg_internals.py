@@ -1,7 +1,7 @@
 """Every private name of psycopg that is read or called here, and why.
 
-Those that are replaced stand in `cursors`. `tests/test_psycopg_internals.py` fails first
-when one of them changes. Tried on psycopg 3.2.10, 3.2.13 and 3.3.9, in C and in
+Those that are replaced stand in `cursors`. `tests/test_psycopg_internals.py` fails
+first when one of them changes. Tried on psycopg 3.2.10, 3.2.13 and 3.3.9, in C and in
 Python.
 """
 
@@ -14,7 +14,7 @@ from psycopg.adapt import PyFormat
 from psycopg.types import TypesRegistry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from psycopg import abc, pq
     from psycopg.abc import PQGen
@@ -116,7 +116,10 @@ def send_fields(dumper: abc.Dumper, info: CompositeInfo) -> None:
 class _Merged(dict):  # type: ignore[type-arg]
     """What a registry holds with a snapshot's types in it; a copy is a plain dict."""
 
+    __slots__ = ("base", "infos", "owner")
     base: dict[Any, Any]
+    infos: tuple[TypeInfo, ...]
+    owner: object
 
 
 class SharedTypes(TypesRegistry):
@@ -126,14 +129,18 @@ class SharedTypes(TypesRegistry):
     and none of this one's stays.
     """
 
-    owner: object = None
-    infos: tuple[TypeInfo, ...] = ()
-
     def add(self, info: TypeInfo) -> None:
+        merged: Any = self._registry
         base = TypesRegistry()
-        base._registry = {**self._registry.base}  # type: ignore[attr-defined]
+        base._registry = {**merged.base}
         base.add(info)
-        _merge(self, base._registry, self.infos)
+        self._registry = _merge(merged.owner, base._registry, merged.infos)
+
+
+def are_types_of(types: TypesRegistry, owner: object) -> bool:
+    """Whether *types* are those of the snapshot *owner*, by `merged_types`."""
+    content = types._registry
+    return type(content) is _Merged and content.owner is owner
 
 
 def merged_types(
@@ -143,38 +150,34 @@ def merged_types(
 
     What the last call for *owner* made is shared where *types* are the same: no copy.
     """
-    # TypesRegistry._registry, which add() replaces where a copy shares it.
+    # TypesRegistry._registry, which add() replaces where a copy shares it, and
+    # ._own_state. Without __init__(), which makes a dict, and for each cursor.
     content = types._registry
     base = content.base if type(content) is _Merged else content
-    new = SharedTypes()
-    new.owner, new.infos = owner, infos
-    last = owner.__dict__.get("_merged")
-    if last is not None and last.base is base:
-        new._registry = last
-        new._own_state = True
-        return new
-    _merge(new, base, infos)
-    owner.__dict__["_merged"] = new._registry
+    merged = owner.merged
+    if merged is None or merged.base is not base:
+        merged = owner.merged = _merge(owner, base, infos)
+    new = SharedTypes.__new__(SharedTypes)
+    new._registry = merged
+    new._own_state = True
     return new
 
 
-def _merge(
-    types: SharedTypes, base: dict[Any, Any], infos: Iterable[TypeInfo]
-) -> None:
-    content = _Merged(base)
-    content.base = base
-    types._registry = content
-    types._own_state = True
+def _merge(owner: object, base: dict[Any, Any], infos: tuple[TypeInfo, ...]) -> _Merged:
     own = {
         key: info
         for key, info in base.items()
         if psycopg.adapters.types._registry.get(key) is not info
         and not _is_surrogate(info)
     }
+    types = TypesRegistry()
+    types._registry = merged = _Merged(base)
+    merged.base, merged.infos, merged.owner = base, infos, owner
     for info in infos:
-        TypesRegistry.add(types, info)
+        types.add(info)
     # What the project has registered on the connection goes before what it declared.
-    content.update(own)
+    merged.update(own)
+    return merged
 
 
 def _is_surrogate(info: TypeInfo) -> bool:

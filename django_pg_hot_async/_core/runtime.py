@@ -15,14 +15,17 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from time import monotonic
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import types as _types
-from .catalog import Answer, Catalog, confirm, escape
+from .catalog import Catalog, confirm, escape
 from .server import Server
 from .snapshot import Snapshot
 from .trust import Trust
 from .types import Registry, TrackedType
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGresult
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -34,6 +37,8 @@ PATHS = 16
 """How many search_paths a server's answers are known under."""
 BARE_STATEMENTS = 2048
 """How many statements are remembered to carry no tracked type."""
+BARE_LENGTH = 8192
+"""The longest statement that is remembered."""
 QUIET_SECONDS = 10.0
 """How long after a server was last reached a way back to it is not told: connections
 may reach one server and another by turns."""
@@ -48,14 +53,9 @@ class Lineage:
 
     snapshot: Snapshot
     """The newest answer."""
-    answers: Mapping[tuple[bytes, bytes], Snapshot]
-    """What each known answer to a confirmation means, by start time and names: the
-    text of both depends on the session."""
-
-    @property
-    def oids(self) -> tuple[int, ...]:
-        """What a confirmation asks for."""
-        return self.snapshot.catalog.confirmed
+    answers: Mapping[tuple[bytes, bytes, bytes], Snapshot]
+    """What each known answer to a confirmation means, by start time, names and types of
+    attributes: the text of the first two depends on the session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,22 +72,61 @@ class Known:
         return self.lineages[0].snapshot
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to a confirmation."""
+
+    start: bytes
+    types: tuple[tuple[bytes, bytes], ...]
+    """For each lineage: what its OIDs are called, the types of attributes."""
+    database: bytes | None
+    pid: int | None
+
+
 class Confirmation:
     """The question whether one of *lineages* is what answers, and what answers mean."""
 
-    def __init__(self, lineages: tuple[Lineage, ...], *, is_ascii: bool) -> None:
+    def __init__(
+        self, lineages: tuple[Lineage, ...], *, is_ascii: bool, wants_pid: bool
+    ) -> None:
+        self.key = (lineages, is_ascii, wants_pid)
         self._lineages = lineages
-        self.statement = confirm(
-            [lineage.oids for lineage in lineages], is_ascii=is_ascii
+        self._wants_pid = wants_pid
+        # Two databases of one server may have been made from one template. Then
+        # extensions are the same in both, and other types need not be.
+        self._wants_database = not all(
+            lineage.snapshot.catalog.confirmed and not lineage.snapshot.has_shapes
+            for lineage in lineages
         )
+        self.statement = confirm(
+            [lineage.snapshot.catalog for lineage in lineages],
+            is_ascii=is_ascii,
+            wants_pid=wants_pid,
+            wants_database=self._wants_database,
+        )
+
+    def parse(self, result: PGresult) -> Answer:
+        """Return what the *result* of the statement says."""
+        start, *values = (
+            bytes(result.get_value(0, column) or b"")
+            for column in range(result.nfields)
+        )
+        pid = int(values.pop()) if self._wants_pid else None
+        database = values.pop() if self._wants_database else None
+        types = []
+        for lineage in self._lineages:
+            names = values.pop(0)
+            has_more = bool(lineage.snapshot.catalog.relations)
+            types.append((names, values.pop(0) if has_more else b""))
+        return Answer(start, tuple(types), database, pid)
 
     def explain(self, answer: Answer) -> Snapshot | None:
         """Return the snapshot that *answer* confirms, if any."""
-        for lineage, names in zip(self._lineages, answer.names, strict=True):
-            snapshot = lineage.answers.get((answer.start, names))
-            if snapshot is not None and (
-                snapshot.catalog.database.encode() == answer.database
-                or not snapshot.catalog.database.isascii()
+        for lineage, types in zip(self._lineages, answer.types, strict=True):
+            snapshot = lineage.answers.get((answer.start, *types))
+            if snapshot is not None and answer.database in (
+                None,
+                escape(snapshot.catalog.database),
             ):
                 return snapshot
         return None
@@ -137,26 +176,32 @@ class Alias:
         self._reasons: Mapping[object, float] = MappingProxyType({})
         # By name of the database: an alias that leads to many (tenants, test
         # databases) has not moved to another server each time one is opened.
-        self._latest: Mapping[str, tuple[Server, Snapshot | None]] = MappingProxyType({})
+        self._latest: Mapping[str, tuple[Server, Snapshot | None]] = MappingProxyType(
+            {}
+        )
+        # What was last read, likewise.
+        self._read: Mapping[str, tuple[Server, Snapshot]] = MappingProxyType({})
         # When each server was last reached from another, in seconds.
         self._seen: Mapping[Server, float] = MappingProxyType({})
-        self._met: Mapping[tuple[Server, object], float] = MappingProxyType({})
-        self._confirmations: Mapping[Any, Confirmation] = MappingProxyType({})
+        self._met: Mapping[object, float] = MappingProxyType({})
+        self._confirmations: Mapping[Server, Confirmation] = MappingProxyType({})
 
     # Statements
 
-    def is_bare(self, query: object) -> bool:
+    def is_bare(self, query: str | bytes | None) -> bool:
         """Whether *query* is known to carry no tracked type."""
         return query in self._bare
 
-    def mark_bare(self, query: object) -> None:
+    def mark_bare(self, query: str | bytes | None) -> None:
         """Remember that a result of *query* had no OID but built-in ones."""
+        if query is None or len(query) > BARE_LENGTH:
+            return
         bare = self._bare
         bare[query] = None
         if len(bare) > BARE_STATEMENTS:
             bare.pop(next(iter(bare), None), None)
 
-    def unmark_bare(self, query: object) -> None:
+    def unmark_bare(self, query: str | bytes | None) -> None:
         """Forget that *query* carries no tracked type: it did."""
         self._bare.pop(query, None)
 
@@ -174,16 +219,17 @@ class Alias:
             return None
         return known
 
-    def confirmation(self, server: Server, *, is_ascii: bool) -> Confirmation | None:
+    def confirmation(
+        self, server: Server, *, is_ascii: bool, wants_pid: bool
+    ) -> Confirmation | None:
         """Return what has *server* confirm what is known; None where nothing is."""
         known = self.recall(server)
         if known is None:
             return None
-        key = (known.lineages, is_ascii)
+        key = (known.lineages, is_ascii, wants_pid)
         found = self._confirmations.get(server)
-        if found is None or found._key != key:  # type: ignore[attr-defined]
-            found = Confirmation(known.lineages, is_ascii=is_ascii)
-            found._key = key  # type: ignore[attr-defined]
+        if found is None or found.key != key:
+            found = Confirmation(known.lineages, is_ascii=is_ascii, wants_pid=wants_pid)
             self._confirmations = _with(self._confirmations, server, found)
         return found
 
@@ -216,25 +262,25 @@ class Alias:
         An answer that contradicts the one before withdraws the trust of all connections
         at "connection" and "server", which have it confirmed when they next need it.
         """
-        start, text = snapshot.catalog.start, snapshot.catalog.names
+        catalog = snapshot.catalog
+        attributes = catalog.attributes.encode()
         with self._runtime.lock:
             self.reads += 1
             known = self.servers.get(server)
             lineages = () if known is None else known.lineages
             same = next((one for one in lineages if _is_same(one, snapshot)), None)
             answers = {} if same is None else dict(same.answers)
-            # As UTF-8, and as ASCII for what cannot be written in the session's encoding.
-            for names in {text.encode(), escape(text)}:
-                answers.pop((start, names), None)
-                answers[start, names] = snapshot
+            # As UTF-8, and as ASCII where the session's encoding may not do.
+            for names in {catalog.names.encode(), escape(catalog.names)}:
+                answers.pop((catalog.start, names, attributes), None)
+                answers[catalog.start, names, attributes] = snapshot
             while len(answers) > PATHS:
                 del answers[next(iter(answers))]
             # On the server itself, types that were made anew replace what they were.
             others = tuple(
                 one
                 for one in lineages
-                if one is not same
-                and one.snapshot.catalog.start != snapshot.catalog.start
+                if one is not same and not _is_same_place(one.snapshot, snapshot)
             )
             lineage = Lineage(snapshot, MappingProxyType(answers))
             self._remember(server, Known((lineage, *others)[:LINEAGES]))
@@ -267,18 +313,23 @@ class Alias:
             self._remember(server, replace(known, lineages=lineages))
 
     def meet(self, server: Server, snapshot: Snapshot) -> Change | None:
-        """Note that *snapshot* answers for the alias now; return what is new in that."""
+        """Note that *snapshot* answers for the alias; return what is new in that."""
         old, before = self._latest.get(server.dbname, (None, None))
-        if old is server and before is snapshot:
+        if old == server and before is not None and before.is_of(snapshot):
             return None
         now = monotonic()
         identity = (server, snapshot.version, snapshot.catalog.start)
         with self._runtime.lock:
             old, before = self._latest.get(server.dbname, (None, None))
             self._latest = _with(self._latest, server.dbname, (server, snapshot))
+            last = self._read.get(server.dbname)
+            self._read = _with(self._read, server.dbname, (server, snapshot))
             if before is None or old is None:
                 self._met = _with(self._met, identity, now)
-                return None
+                if last is None or not last[1].is_changed(snapshot):
+                    return None
+                # What is new in that was told on arrival, but for the types.
+                return Change(self.name, *last, server, snapshot)
             is_other = before.version != snapshot.version or before.is_changed(snapshot)
             if not is_other:
                 self._met = _with(self._met, identity, now)
@@ -357,10 +408,17 @@ def _is_same(lineage: Lineage, snapshot: Snapshot) -> bool:
     """Whether *snapshot* is of the same server, with nothing made anew in it."""
     last = lineage.snapshot
     return (
-        last.catalog.start == snapshot.catalog.start
-        and last.catalog.database == snapshot.catalog.database
+        _is_same_place(last, snapshot)
         and last.registry is snapshot.registry
         and not last.is_changed(snapshot)
+    )
+
+
+def _is_same_place(one: Snapshot, other: Snapshot) -> bool:
+    """Whether both are of one database of one server, since it was started."""
+    return (one.catalog.start, one.catalog.database) == (
+        other.catalog.start,
+        other.catalog.database,
     )
 
 

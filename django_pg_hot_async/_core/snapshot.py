@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import functools
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import pq
 from psycopg.adapt import PyFormat
-from psycopg.types import TypeInfo, TypesRegistry
+from psycopg.types import TypeInfo
 
 from .catalog import FIRST_NORMAL_OID, Catalog
-from .psycopg_internals import SharedTypes, merged_types
+from .psycopg_internals import are_types_of, merged_types
 from .types import SURROGATES, Registration, Shape, SurrogateType, make_info
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ class Snapshot:
         self.catalog = catalog
         self.registry = registry
         self.version = catalog.version
+        self.merged: Any = None
+        """psycopg's registry with the types in it, as it was last made."""
         self.untracked: dict[int, None] = {} if untracked is None else untracked
         """OIDs that were asked about and are of no tracked type; oldest first. It
         grows, in this snapshot and those made of it."""
@@ -66,6 +68,8 @@ class Snapshot:
         right."""
         self.loaders: tuple[dict[int, type[Loader]], ...] = ({}, {})
         """For text and for binary: the loader by OID, where it needs no guard."""
+        self.names: dict[int, int] = {}
+        """By OID, the number under which a project may have a loader of its own."""
         self.has_failures = any(one.failure for one in self.rows.values())
         self._load()
         self.ambiguous: frozenset[TrackedType]
@@ -122,6 +126,8 @@ class Snapshot:
                         if not is_guarded:
                             self.loaders[format][oid] = loader
                 self.numbers[oid] = number if loadable else 0
+                absent = self.registry.absent_of[surrogate.tracked]
+                self.names[oid] = absent.oid if is_element else absent.array_oid
 
     def _send(self) -> None:
         by_type: dict[TrackedType, list[TypeRow]] = {}
@@ -130,9 +136,7 @@ class Snapshot:
         ambiguous = set()
         visible = self.catalog.visible
         for tracked, rows in by_type.items():
-            if tracked.schema is None and (
-                len(rows) > 1 or not self.catalog.is_whole
-            ):
+            if tracked.schema is None and (len(rows) > 1 or not self.catalog.is_whole):
                 ambiguous.add(tracked)
                 rows = [row for row in rows if row.oid in visible]
             if rows:
@@ -152,7 +156,8 @@ class Snapshot:
         One Python type may be sent as several types; the last declared wins of those
         that the server has.
         """
-        absent, present = [], []
+        absent: list[SurrogateType] = []
+        present: list[SurrogateType] = []
         for one in self.registry.absent:
             row = self.sent.get(one.tracked)
             if row is None:
@@ -201,6 +206,16 @@ class Snapshot:
         """Return the row of the type *oid*, or of the one it is an array of."""
         return self._by_oid.get(oid) or self._by_array.get(oid)
 
+    @functools.cached_property
+    def has_shapes(self) -> bool:
+        """Whether a type is known here that is more than a name."""
+        return any(one.tracked.has_shape for one in self.rows.values())
+
+    def is_of(self, other: Snapshot) -> bool:
+        """Whether *other* is this one, under whatever search_path."""
+        mine, theirs = self.catalog, other.catalog
+        return mine.types is theirs.types and mine.start == theirs.start
+
     def is_changed(self, other: Snapshot) -> bool:
         """Whether types that both know differ: *other* is another server, or later."""
         if self.registry is not other.registry:
@@ -214,6 +229,14 @@ class Snapshot:
             row.oid in oids or (row.schema, row.name) in names for row in mine - theirs
         )
 
+    def is_contradicted(self, catalog: Catalog) -> bool:
+        """Whether *catalog* has a type of a name known here, made anew."""
+        names = {(row.schema, row.name): row.oid for row in self.rows}
+        return any(
+            names.get((row.schema, row.name), row.oid) != row.oid
+            for row in catalog.types
+        )
+
     def is_complete(self) -> bool:
         """Whether the server has a type for each that is tracked."""
         return {one.tracked for one in self.rows.values()} == {*self.registry.types}
@@ -222,9 +245,9 @@ class Snapshot:
         """Whether one of *python_types* is made of a type that the server lacks."""
         for python_type in python_types:
             found = self.find_dumper(python_type, PyFormat.TEXT)
-            if found is not None and found.oid >= SURROGATES:
-                if self.oid_of(found.oid) is None:
-                    return True
+            is_tracked = found is not None and found.oid >= SURROGATES
+            if found is not None and is_tracked and self.oid_of(found.oid) is None:
+                return True
         return False
 
     def surrogates_of(self, tracked: TrackedType) -> list[SurrogateType]:
@@ -292,9 +315,7 @@ class Snapshot:
     def _paths(self) -> dict[frozenset[int], Snapshot]:
         return {}
 
-    def _with(
-        self, types: tuple[TypeRow, ...], visible: frozenset[int]
-    ) -> Snapshot:
+    def _with(self, types: tuple[TypeRow, ...], visible: frozenset[int]) -> Snapshot:
         catalog = replace(self.catalog, types=types, visible=visible)
         return Snapshot(catalog, self.registry, self.untracked)
 
@@ -320,15 +341,15 @@ class Snapshot:
             _describe(row, one.tracked)
             for row, one in rows
             # The search_path leads to none of several: none is to be found by name.
-            if row in sent or one.tracked.info_class is TypeInfo or not one.tracked.python_types
+            if row in sent
+            or one.tracked.info_class is TypeInfo
+            or not one.tracked.python_types
         )
 
     def share_types(self, adapters: AdaptersMap) -> None:
         """Let *adapters* know the types of this server, and none of another."""
-        types: TypesRegistry = adapters.types
-        if type(types) is SharedTypes and types.owner is self:
-            return
-        adapters.types = merged_types(types, self, self.infos)
+        if not are_types_of(adapters.types, self):
+            adapters.types = merged_types(adapters.types, self, self.infos)
 
 
 def _describe(row: TypeRow, tracked: TrackedType) -> TypeInfo:

@@ -25,7 +25,7 @@ from psycopg.adapt import AdaptersMap, Loader, PyFormat
 from psycopg.types import TypeInfo
 from psycopg.types.composite import CompositeInfo
 from psycopg.types.enum import EnumInfo
-from psycopg.types.hstore import register_hstore
+from psycopg.types.hstore import HstoreLoader, register_hstore
 from psycopg.types.multirange import Multirange, MultirangeInfo
 from psycopg.types.range import Range, RangeInfo
 
@@ -46,7 +46,7 @@ def _renew_lock() -> None:
     _lock = threading.RLock()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class TrackedType:
     """A type declared by name, and the psycopg function that registers it."""
 
@@ -307,7 +307,32 @@ def _register_array_only(info: TypeInfo, context: AdaptersMap) -> None:
     TypeInfo(info.name, 0, info.array_oid).register(context)
 
 
-HSTORE = TrackedType("hstore", "b", register_hstore)
+class _Utf8:
+    """A transformer's loader of text, for SQL_ASCII: bytes, mostly UTF-8."""
+
+    def get_loader(self, oid: int, format: pq.Format) -> _Utf8:
+        return self
+
+    def load(self, data: Any) -> str:
+        return bytes(data).decode()
+
+
+class _HstoreLoader(HstoreLoader):
+    # psycopg's takes a regular expression for text to the bytes that it loads where the
+    # client encoding is SQL_ASCII (3.3.9); in binary it takes them for UTF-8.
+    def __init__(self, oid: int, context: Any = None) -> None:
+        super().__init__(oid, context)
+        connection = None if context is None else context.connection
+        if connection is not None and connection.info.encoding == "ascii":
+            self._tx: Any = _Utf8()
+
+
+def _register_hstore(info: TypeInfo, context: AdaptersMap) -> None:
+    register_hstore(info, context)
+    context.register_loader(info.oid, _HstoreLoader)
+
+
+HSTORE = TrackedType("hstore", "b", _register_hstore)
 CITEXT = TrackedType("citext", "b", _register_array_only)
 
 KINDS: dict[type[TypeInfo], tuple[str, tuple[type, ...]]] = {

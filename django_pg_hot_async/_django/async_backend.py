@@ -14,8 +14,9 @@ from django_async_backend.db.backends.postgresql.async_base import (
 )
 from django_async_backend.db.utils import DatabaseErrorWrapper
 
-from .._core.connection import state_of
-from .._core.patches import Patch
+from django_pg_hot_async._core.connection import state_of
+from django_pg_hot_async._core.patches import Patch
+
 from . import connections
 from .backend import Noticing
 

@@ -17,10 +17,11 @@ from django.dispatch.dispatcher import NO_RECEIVERS
 from django.utils.functional import cached_property
 from psycopg.adapt import AdaptersMap
 
-from .. import conf
-from .._core import dumping, evidence
-from .._core.connection import ATTRIBUTE, ConnectionState
-from .._core.patches import Patch
+from django_pg_hot_async import conf
+from django_pg_hot_async._core import dumping, evidence
+from django_pg_hot_async._core.connection import ATTRIBUTE, ConnectionState
+from django_pg_hot_async._core.patches import Patch
+
 from . import connections
 
 UID = "django_pg_hot_async"
@@ -149,9 +150,7 @@ PATCHES = (
         "get_adapters_template",
         lambda original: psycopg_any.get_adapters_template,
     ),
-    Patch(
-        DatabaseWrapper, "init_connection_state", _init_connection_state, ("self",)
-    ),
+    Patch(DatabaseWrapper, "init_connection_state", _init_connection_state, ("self",)),
     Patch(
         DatabaseWrapper,
         "wrap_database_errors",

@@ -7,39 +7,11 @@ from typing import Any
 import psycopg
 from django.db.backends.base.base import NO_DB_ALIAS
 
-from .. import conf
-from .._core import connection as _connection
-from .._core import dumping
-from .._core.connection import ConnectionState, state_of
-from .._core.runtime import runtime
-
-# Under these names, libraries keep the connection that they stand in front of:
-# SQLAlchemy's pool (dj_db_conn_pool) and its asyncio adapter, the AWS wrapper, wrapt.
-_WRAPPED_AS = (
-    "driver_connection",
-    "dbapi_connection",
-    "target_connection",
-    "_connection",
-    "__wrapped__",
-)
-
-
-def unwrap(connection: Any) -> Any:
-    """Return psycopg's connection where *connection* stands in front of one.
-
-    None where there is none.
-    """
-    for _ in range(5):
-        if isinstance(connection, (psycopg.Connection, psycopg.AsyncConnection)):
-            return connection
-        for name in _WRAPPED_AS:
-            inner = getattr(connection, name, None)
-            if inner is not None and not isinstance(inner, (str, bytes)):
-                connection = inner
-                break
-        else:
-            return None
-    return None
+from django_pg_hot_async import conf
+from django_pg_hot_async._core import connection as _connection
+from django_pg_hot_async._core import dumping
+from django_pg_hot_async._core.connection import ConnectionState, state_of, unwrapped
+from django_pg_hot_async._core.runtime import runtime
 
 
 def state_behind(connection: Any) -> ConnectionState | None:
@@ -49,7 +21,7 @@ def state_behind(connection: Any) -> ConnectionState | None:
     state = state_of(connection)
     if isinstance(state, ConnectionState):
         return state
-    inner = unwrap(connection)
+    inner = unwrapped(connection)
     return None if inner is None else state_of(inner)
 
 
@@ -60,7 +32,7 @@ def is_ours(wrapper: Any, connection: Any) -> bool:
         and getattr(wrapper, "vendor", None) == "postgresql"
         and getattr(wrapper, "alias", NO_DB_ALIAS) != NO_DB_ALIAS
         and not conf.is_off(wrapper.alias)
-        and is_postgresql(unwrap(connection))
+        and is_postgresql(unwrapped(connection))
     )
 
 
@@ -82,7 +54,7 @@ def track(connection: Any, alias: str, *, in_pool: bool = False) -> ConnectionSt
 
     *in_pool*: it is a pool that is at work on the connection.
     """
-    connection = unwrap(connection)
+    connection = unwrapped(connection)
     if not dumping.is_installed(connection.adapters):
         dumping.install(connection.adapters)
     state = _connection.attach(connection, alias)

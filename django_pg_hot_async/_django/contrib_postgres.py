@@ -14,10 +14,12 @@ from django.contrib.postgres import apps as postgres_apps
 from django.contrib.postgres import operations, signals
 from django.db.backends.signals import connection_created
 
-from .._core import dumping
-from .._core.patches import Patch
-from .._core.runtime import runtime
-from .._core.types import CITEXT, HSTORE
+from django_pg_hot_async._core import dumping
+from django_pg_hot_async._core.connection import unwrapped
+from django_pg_hot_async._core.patches import Patch
+from django_pg_hot_async._core.runtime import runtime
+from django_pg_hot_async._core.types import CITEXT, HSTORE
+
 from . import backend, connections
 
 GROUP = "contrib.postgres"
@@ -70,7 +72,7 @@ def _register_type_handlers(original: Any) -> Any:
         track()
         if "signal" in kwargs:
             # A receiver before this one may have registered something for dicts.
-            dumping.reclaim(connections.unwrap(pg_connection).adapters, dict)
+            dumping.reclaim(unwrapped(pg_connection).adapters, dict)
 
     return register_type_handlers
 

@@ -19,7 +19,7 @@ def forget(alias: str | None = None) -> None:
         return
     from django.db import connections
 
-    from .._core.runtime import runtime
+    from django_pg_hot_async._core.runtime import runtime
 
     if alias is None:
         runtime.withdraw_all()

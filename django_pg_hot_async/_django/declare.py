@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from psycopg import sql
     from psycopg.types import TypeInfo
 
-    from .._core.types import TrackedType
+    from django_pg_hot_async._core.types import TrackedType
 
 GROUP = "declared"
 NAME_BYTES = 63
@@ -57,7 +57,7 @@ def register_type(
     `TypeError` for an *info_class* that is none of psycopg's or a *register* that
     cannot be called so, `ImproperlyConfigured` where *name* is registered otherwise.
     """
-    from .._core.runtime import runtime
+    from django_pg_hot_async._core.runtime import runtime
 
     tracked = _declaration(name, info_class, register, kwargs)
     for other in runtime.group(GROUP):
@@ -109,7 +109,12 @@ def _declaration(
     # Not at import: `import django_pg_hot_async` loads no psycopg.
     from psycopg.types import TypeInfo
 
-    from .._core.types import KINDS, UNKNOWN_SHAPE, TrackedType, make_info
+    from django_pg_hot_async._core.types import (
+        KINDS,
+        UNKNOWN_SHAPE,
+        TrackedType,
+        make_info,
+    )
 
     schema, last = parse_name(name)
     info_class = TypeInfo if info_class is None else info_class

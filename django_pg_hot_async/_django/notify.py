@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 
 from django.db import connections
 
-from .._core.server import Server
-from ..signals import server_changed
-from ..typing import ServerState
+from django_pg_hot_async._core.server import Server
+from django_pg_hot_async.signals import server_changed
+from django_pg_hot_async.typing import ServerState
+
 from . import contrib_postgres
 
 if TYPE_CHECKING:
-    from .._core.runtime import Change
-    from .._core.snapshot import Snapshot
+    from django_pg_hot_async._core.runtime import Change
+    from django_pg_hot_async._core.snapshot import Snapshot
 
 logger = logging.getLogger("django_pg_hot_async")
 
@@ -107,7 +108,7 @@ def _log(change: Change) -> None:
         "new_version": new.version,
     }
     is_other = change.new is None or (
-        change.old is not None and change.old.version != change.new.version
+        change.old_server == change.new_server and old.version != new.version
     )
     if is_other:
         logger.info(
@@ -158,4 +159,8 @@ def _reshaped_types(old: Snapshot | None, new: Snapshot) -> str:
         for name, row in new.by_name().items()
         if name in before and before[name] != row
     ]
-    return f"same OIDs; changed: {', '.join(map(printable, names))}" if names else "same OIDs"
+    return (
+        f"same OIDs; changed: {', '.join(map(printable, names))}"
+        if names
+        else "same OIDs"
+    )

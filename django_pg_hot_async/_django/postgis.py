@@ -23,13 +23,14 @@ from django.utils.functional import cached_property
 from psycopg.types import TypeInfo
 from psycopg.types.string import TextBinaryLoader, TextLoader
 
-from .. import conf
-from .._core.catalog import FIRST_NORMAL_OID
-from .._core.connection import ConnectionState
-from .._core.patches import Patch
-from .._core.runtime import runtime
-from .._core.trust import Trust
-from .._core.types import SurrogateType, TrackedType
+from django_pg_hot_async import conf
+from django_pg_hot_async._core.catalog import FIRST_NORMAL_OID
+from django_pg_hot_async._core.connection import ConnectionState
+from django_pg_hot_async._core.patches import Patch
+from django_pg_hot_async._core.runtime import runtime
+from django_pg_hot_async._core.trust import Trust
+from django_pg_hot_async._core.types import SurrogateType, TrackedType
+
 from . import connections as _connections
 from . import version as _version
 

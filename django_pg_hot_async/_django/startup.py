@@ -13,9 +13,11 @@ from django.db import connections as django_connections
 from django.db.backends.signals import connection_created
 from django.db.utils import load_backend
 
-from .. import conf
-from .._core import cursors, patches
-from .._core.runtime import runtime
+from django_pg_hot_async import conf
+from django_pg_hot_async._core import cursors, patches
+from django_pg_hot_async._core.runtime import runtime
+from django_pg_hot_async._core.types import CITEXT, HSTORE
+
 from . import backend, connections, contrib_postgres, notify, version
 
 logger = logging.getLogger("django_pg_hot_async")
@@ -71,7 +73,7 @@ def setting_was_changed(
 
 def _track_apps() -> None:
     is_installed = apps.is_installed("django.contrib.postgres")
-    types = (contrib_postgres.HSTORE, contrib_postgres.CITEXT) if is_installed else ()
+    types = (HSTORE, CITEXT) if is_installed else ()
     runtime.track(contrib_postgres.GROUP, types)
 
 
@@ -97,9 +99,7 @@ def install() -> None:
         )
     except patches.DoesNotFit as error:
         why_not = str(error)
-        logger.error(
-            "standing aside, Django works as without this app: %s", why_not
-        )
+        logger.error("standing aside, Django works as without this app: %s", why_not)
         return
     why_not = ""
     conf.is_on = True

@@ -17,8 +17,9 @@ from django.db.backends.postgresql.base import DatabaseWrapper
 from django.db.backends.postgresql.features import DatabaseFeatures
 from django.utils.functional import cached_property
 
-from .. import conf
-from .._core.patches import Patch
+from django_pg_hot_async import conf
+from django_pg_hot_async._core.patches import Patch
+
 from .connections import state_behind
 
 FRESH_SECONDS = 1.0

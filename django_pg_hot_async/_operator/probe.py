@@ -16,14 +16,14 @@ from typing import Any
 import psycopg
 from django.db import connections
 
-from .. import conf
-from .._core.catalog import FIRST_NORMAL_OID
-from .._core.connection import state_of
-from .._core.psycopg_internals import has_oids
-from .._core.runtime import runtime
-from .._core.server import Server
-from .._core.snapshot import Snapshot
-from .._django import connections as _connections
+from django_pg_hot_async import conf
+from django_pg_hot_async._core.catalog import FIRST_NORMAL_OID
+from django_pg_hot_async._core.connection import state_of, unwrapped
+from django_pg_hot_async._core.psycopg_internals import has_oids
+from django_pg_hot_async._core.runtime import runtime
+from django_pg_hot_async._core.server import Server
+from django_pg_hot_async._core.snapshot import Snapshot
+from django_pg_hot_async._django import connections as _connections
 
 SECONDS = 10.0
 """How long an alias has to answer."""
@@ -133,7 +133,7 @@ def wrapper_apart(alias: str) -> Any:
 
 
 def _ask(connection: Any) -> Answer | NotAsked:
-    connection = _connections.unwrap(connection)
+    connection = unwrapped(connection)
     state = state_of(connection)
     if state is None:
         return _why_not_tracked(connection)

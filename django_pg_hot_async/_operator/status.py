@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypedDict
 
-from .._django.driver import why_no_psycopg
+from django_pg_hot_async._django.driver import why_no_psycopg
 
 if TYPE_CHECKING:
-    from .._core.runtime import Alias
-    from .._core.server import Server
-    from .._core.snapshot import Snapshot
+    from django_pg_hot_async._core.runtime import Alias
+    from django_pg_hot_async._core.server import Server
+    from django_pg_hot_async._core.snapshot import Snapshot
 
 
 class ServerStatus(TypedDict):
@@ -109,7 +109,7 @@ def status() -> list[AliasStatus]:
     """
     if why_no_psycopg():
         return []
-    from .._core.runtime import runtime
+    from django_pg_hot_async._core.runtime import runtime
 
     return [_alias(memory) for _, memory in sorted(runtime.aliases.items())]
 
@@ -143,7 +143,7 @@ def _alias(memory: Alias) -> AliasStatus:
 
 def describe_server(server: Server, snapshot: Snapshot | None) -> ServerStatus:
     """Describe *server*, by its own word on the version where it was read."""
-    from .._core.server import show_version
+    from django_pg_hot_async._core.server import show_version
 
     # What a connection reports may be stale behind a pooler.
     version = server.version if snapshot is None else snapshot.version

@@ -7,8 +7,10 @@ from typing import Any
 
 from django.db import connections
 
-from .. import conf
-from ..checks import is_health_checked
+from django_pg_hot_async import conf
+from django_pg_hot_async._core.trust import Trust
+from django_pg_hot_async.checks import is_health_checked
+
 from .probe import Answer, NotAsked
 from .status import (
     AliasStatus,
@@ -18,7 +20,6 @@ from .status import (
     describe_types,
     is_release,
 )
-from .._core.trust import Trust
 
 
 def entry_of(

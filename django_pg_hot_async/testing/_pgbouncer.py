@@ -8,7 +8,7 @@ import re
 import select
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from signal import SIGKILL
 from typing import Any
@@ -40,13 +40,14 @@ class PgBouncer:
 
     Runs for the block as a context manager; gone, like a server, when this process
     is. Clients connect to the database *alias* as the user "postgres", without
-    a password. *config* adds settings of the section ``[pgbouncer]``. 1.18 or newer
+    a password. Several servers on one port, each on a loopback address of its own, are
+    used in turn: each new connection of PgBouncer goes to the next one. *config* adds settings of the section ``[pgbouncer]``. 1.18 or newer
     has to be installed: `NotInstalled` is raised otherwise.
     """
 
     def __init__(
         self,
-        server: PostgreSQL,
+        server: PostgreSQL | Sequence[PostgreSQL],
         dbname: str,
         *,
         pool_mode: str = "transaction",
@@ -71,7 +72,7 @@ class PgBouncer:
         self.host = HOST
         self.pool_mode = pool_mode
         self.alias = alias
-        self.server = server
+        self.servers = _listed(server)
         self.dbname = dbname
         self._config = {**CONFIG, "pool_mode": pool_mode, **(config or {})}
         self._wanted_port = port
@@ -98,6 +99,11 @@ class PgBouncer:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    @property
+    def server(self) -> PostgreSQL:
+        """The server that it leads to, the first of several."""
+        return self.servers[0]
 
     @property
     def port(self) -> int:
@@ -176,7 +182,7 @@ class PgBouncer:
 
     def switch(
         self,
-        server: PostgreSQL,
+        server: PostgreSQL | Sequence[PostgreSQL],
         dbname: str | None = None,
         *,
         kill: bool = False,
@@ -225,21 +231,23 @@ class PgBouncer:
         with contextlib.suppress(NotPaused):
             self.command(f"RESUME {_quoted(self.alias)}")
 
-    def point(self, server: PostgreSQL, dbname: str | None = None) -> None:
+    def point(
+        self, server: PostgreSQL | Sequence[PostgreSQL], dbname: str | None = None
+    ) -> None:
         """Name another server in the configuration and RELOAD.
 
         Connections to the server before are used no more than is needed: until the
         end of the transaction, with session pooling until the client disconnects.
         """
-        before = self.server, self.dbname
-        self.server, self.dbname = server, dbname or self.dbname
+        before = self.servers, self.dbname
+        self.servers, self.dbname = _listed(server), dbname or self.dbname
         try:
             if self._keeper and self._port:
                 self._write(self._port)
             if self.running:
                 self.command("RELOAD")
         except BaseException:
-            self.server, self.dbname = before
+            self.servers, self.dbname = before
             raise
 
     def command(self, text: str, *, timeout: float = 30) -> list[dict[str, str | None]]:
@@ -285,7 +293,8 @@ class PgBouncer:
             "listen_port": port,
             "auth_file": self._keeper.directory / "users.txt",
         }
-        server = f"host={self.server.host} port={self.server.port} user={USER}"
+        hosts = ",".join(server.host for server in self.servers)
+        server = f"host={hosts} port={self.server.port} user={USER}"
         lines = [
             "[databases]",
             f"{self.alias} = {server} dbname={_value(self.dbname)}",
@@ -337,6 +346,16 @@ def _execute(conn: PGconn, text: str, timeout: float) -> list[dict[str, str | No
             values = (result.get_value(row, i) for i in range(result.nfields))
             texts = [None if v is None else bytes(v).decode() for v in values]
             rows.append(dict(zip(names, texts, strict=True)))
+
+
+def _listed(server: PostgreSQL | Sequence[PostgreSQL]) -> tuple[PostgreSQL, ...]:
+    """Return the servers to lead to; PgBouncer has one port for all of a list."""
+    if not isinstance(server, Sequence):
+        return (server,)
+    servers = tuple(server)
+    if len(servers) != 1 and len({one.port for one in servers}) != 1:
+        raise ValueError(f"one server, or several on one port, expected: {servers!r}")
+    return servers
 
 
 def _find() -> str | None:

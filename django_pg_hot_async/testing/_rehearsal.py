@@ -175,7 +175,11 @@ def _warn_of_trust(alias: str, within_request: bool) -> None:
     lives_on = settings["CONN_MAX_AGE"] != 0 or settings["OPTIONS"].get("pool")
     trust = conf.trust(alias)
     is_moved = within_request or lives_on
-    if is_moved and trust in (Trust.SERVER, Trust.CONNECTION) and not conf.is_off(alias):
+    if (
+        is_moved
+        and trust in (Trust.SERVER, Trust.CONNECTION)
+        and not conf.is_off(alias)
+    ):
         warnings.warn(
             f"{alias!r} has TRUST {trust.value!r}; to be sure of connections that a"
             " pooler moves while they are open it has to be 'auto' or 'transaction',"

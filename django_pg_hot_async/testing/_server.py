@@ -66,8 +66,10 @@ class PostgreSQL:
     are found otherwise. *config* adds settings of ``postgresql.conf``. *data_dir*
     names a directory to keep the data in, which is then not removed; one with
     a cluster in it is used as it is. *port* asks for a port; a free one is found
-    otherwise and kept over restarts. *next_oid* is the OID that a new cluster's
-    counter starts with, such as 3_000_000_000.
+    otherwise and kept over restarts. *host* is the loopback address to listen on: on
+    Linux, "127.0.0.2" is another one, where a second server can have the same port.
+    *next_oid* is the OID that a new cluster's counter starts with, such as
+    3_000_000_000.
 
     A fork of this process can connect, but neither start nor stop it.
     """
@@ -79,15 +81,16 @@ class PostgreSQL:
         bin_dir: str | Path | None = None,
         config: Mapping[str, str | int] | None = None,
         data_dir: str | Path | None = None,
+        host: str = HOST,
         port: int | None = None,
         next_oid: int | None = None,
     ) -> None:
         if next_oid is not None and not 16384 <= next_oid < 2**32:
             raise ValueError(f"an OID from 16384 to 2**32 - 1 expected: {next_oid!r}")
         self.major = major
-        self.host = HOST
+        self.host = host
         self.bin_dir = checked(Path(bin_dir), major) if bin_dir else binaries(major)
-        self._config = {**CONFIG, **(config or {})}
+        self._config = {**CONFIG, "listen_addresses": host, **(config or {})}
         self._data_dir = Path(data_dir).absolute() if data_dir else None
         self._wanted_port = port
         self._next_oid = next_oid

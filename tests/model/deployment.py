@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 from psycopg import pq
 
 from django_pg_hot_async import _memory, _tracking
-from django_pg_hot_async._guard import BadValue
+from django_pg_hot_async._core.loading import BadValue
 from tests.scenarios import close_all
 
 from . import backend

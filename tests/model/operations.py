@@ -12,7 +12,7 @@ from hypothesis.stateful import precondition, rule
 from psycopg.types.enum import EnumInfo, register_enum
 
 from django_pg_hot_async import _memory, forget, register_type, work_unit
-from django_pg_hot_async._link import link_of
+from django_pg_hot_async._core.connection import state_of
 from tests.scenarios import connections
 
 from .clients import OWN, Client

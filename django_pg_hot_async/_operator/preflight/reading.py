@@ -14,9 +14,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connections
 from django.db.utils import Error
 
+from django_pg_hot_async._core.server import Server
 from django_pg_hot_async._django.connections import is_postgresql
 from django_pg_hot_async._operator.probe import redact, wrapper_apart
-from django_pg_hot_async._core.server import Server
 
 from . import statements
 from .facts import (

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from django_pg_hot_async import conf
+from django_pg_hot_async._core.trust import Trust
 from django_pg_hot_async.checks import (
     is_health_checked,
     signs_of_a_pooler,
     trust_setting,
 )
-from django_pg_hot_async._core.trust import Trust
 
 from .facts import Facts, Finding
 

@@ -69,7 +69,11 @@ class Command(BaseCommand):
         require_psycopg(CANNOT_HELP)
         from django_pg_hot_async import status
         from django_pg_hot_async._operator import probe
-        from django_pg_hot_async._operator.status_report import entry_of, lines, short_lines
+        from django_pg_hot_async._operator.status_report import (
+            entry_of,
+            lines,
+            short_lines,
+        )
 
         remembered = {entry["alias"]: entry for entry in status()}
         answers = probe.ask_all([alias] if alias else connections.settings)
