@@ -6,7 +6,8 @@ Add ``"django_pg_hot_async"`` to ``INSTALLED_APPS``; there is nothing else to do
 
     from django_pg_hot_async import forget, register_type, status
     register_type("mood", EnumInfo, register_enum, enum=Mood)  # a type of your own
-    forget("default")  # ask the server before anything of "default" is decoded
+    forget("default")  # every connection of "default" asks its server again
+    status()  # what this process knows of its servers, as plain dicts
 """
 
 from ._django.control import forget

@@ -6,8 +6,8 @@
     ConnectionPool(conninfo, configure=pool.configure("shop"))
     AsyncConnectionPool(conninfo, configure=pool.aconfigure("shop"))
 
-The name labels what is remembered, for the log, `server_changed` and `forget()`. It
-need not be in DATABASES; where it is, the trust set for that alias holds.
+The name labels what is remembered: in the log, in `server_changed`, for `forget()`. It
+need not be in DATABASES. If it is, the TRUST of that alias holds for the pool, too.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ __all__ = ["aconfigure", "configure"]
 
 
 def configure(alias: str) -> Callable[[psycopg.Connection[Any]], None]:
-    """Return a ``configure`` for `ConnectionPool` or `NullConnectionPool`.
+    """Make a ``configure`` for `ConnectionPool` or `NullConnectionPool`.
 
-    It is called for each new connection; or call it with a connection of your own.
-    The connection is tracked from then on. Nothing is sent, and its status stays as it
-    is. Nothing is done where the server is not PostgreSQL, or PG_HOT_ASYNC leaves the
-    alias to Django. Raise `TypeError` where what it is called with is not a psycopg
-    connection, nor stands in front of one.
+    The pool calls it for each new connection. You can also call it yourself, with a
+    connection that belongs to no pool. The connection is tracked from then on. No query
+    is sent, and the transaction status does not change.
+
+    It ignores a server that is not PostgreSQL, and an alias that PG_HOT_ASYNC leaves to
+    Django. Raise `TypeError` if the argument is neither a psycopg connection nor a
+    wrapper around one.
     """
     return functools.partial(_configure, alias)
 
@@ -36,12 +38,15 @@ def configure(alias: str) -> Callable[[psycopg.Connection[Any]], None]:
 def aconfigure(
     alias: str,
 ) -> Callable[[psycopg.AsyncConnection[Any]], Awaitable[None]]:
-    """Return a ``configure`` for `AsyncConnectionPool`; see `configure`."""
+    """Make a ``configure`` for `AsyncConnectionPool` or `AsyncNullConnectionPool`.
+
+    It awaits nothing. `configure` has the details.
+    """
     return functools.partial(_aconfigure, alias)
 
 
-# Not functions within those: DATABASES is pickled where Django's tests run in parallel
-# and processes are spawned.
+# Not closures: DATABASES may hold a hook, and Django pickles DATABASES when its tests
+# run in parallel in spawned processes.
 
 
 def _configure(alias: str, connection: Any) -> None:

@@ -1,4 +1,4 @@
-"""Signals that this package sends."""
+"""The signal that this package sends: `server_changed`."""
 
 import logging
 from typing import Any
@@ -9,9 +9,9 @@ logger = logging.getLogger("django.dispatch")
 
 
 class _Robust(Signal):
-    # Signal._log_robust_failure: Django 5.2.19, 6.0.10 and 6.1.3. It takes the
-    # receiver's __qualname__, which an object with a __call__ has not: that error
-    # then passes through send_robust(), and the receivers after it are not called.
+    # Signal._log_robust_failure: Django 5.2.19, 6.0.10 and 6.1.3. Django's own reads
+    # the receiver's __qualname__, which an object with a __call__ lacks. The
+    # AttributeError then leaves send_robust(), and later receivers are not called.
     def _log_robust_failure(self, receiver: Any, err: BaseException) -> None:
         logger.error(
             "Error calling %s in Signal.send_robust() (%s)",
@@ -21,31 +21,35 @@ class _Robust(Signal):
         )
 
 
-#: An alias reached another server, or other types, than it led to.
+#: An alias leads to another server than before, or its types have other OIDs.
 #:
 #: Arguments:
 #:
 #: ``alias`` (`str`)
-#:     The database alias.
+#:     The database alias, or the label of a pool.
 #: ``old``, ``new`` (`ServerState`)
-#:     Where the alias led before, and where it leads now. ``new.types`` is None
-#:     where the server is new and its types have not been read yet.
+#:     Where the alias led before, and where it leads now. ``new.types`` is None if a
+#:     new connection showed the change, and no types have been read from there yet.
 #: ``is_return`` (`bool`)
-#:     Whether this process has reached it before: a rollback. It is sent where the last
-#:     time was more than ten seconds ago, since connections may reach two servers by
-#:     turns.
+#:     True if this process has reached that server before: a rollback.
 #:
-#: Sent once for each server, or set of types, and process, a type being another one
-#: with another OID, label or attribute; not for each connection, and not for the first
-#: server of an alias. The sender is None. An exception in a receiver is logged, and
-#: harms nothing.
+#: When it is sent: once in a process for each server that the alias had not reached
+#: before, and for each new set of types. A type is new if its OID, a label or an
+#: attribute differs. It is sent again when the alias returns to a server that it last
+#: reached more than ten seconds ago; a shorter interval says nothing, since connections
+#: may reach two servers by turns. It is not sent for each connection, nor for the first
+#: server of an alias.
 #:
-#: Receivers may be functions or coroutine functions, and may use the database, that
-#: alias included; they must not close its connection, which is about to be used. From
-#: a synchronous connection of Django's the signal is sent before `connection_created`
-#: returns. Where the change shows in the middle of a query, in an event loop, or to a
-#: pool of a project's own, a thread of its own sends it right after: a receiver there
-#: would wait for itself, or the loop for it. Coroutine functions run in an event loop
-#: of that thread; what belongs to another loop is to be called by
+#: The sender is None. Take the arguments that you use, and ``**kwargs``. An exception in
+#: a receiver is logged to "django.dispatch", and the query goes on.
+#:
+#: Receivers may be functions or coroutine functions, and may use the database, also by
+#: this alias. They must not close its connection, because the caller is about to use it.
+#:
+#: Where it is sent from: a synchronous connection of Django's sends it from the thread
+#: that connects, before `connection_created` returns. In every other case (a query is
+#: running, an event loop is running, a pool of the project's own is at work) a new thread
+#: sends it, so that a receiver cannot wait for its own connection or block the loop.
+#: Coroutine functions run in an event loop of that thread. To reach another loop, call
 #: `asyncio.run_coroutine_threadsafe()`.
 server_changed = _Robust()

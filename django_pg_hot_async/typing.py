@@ -1,4 +1,4 @@
-"""Names for annotations."""
+"""Types for annotations."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ._operator.status import AliasStatus
 __all__ = ["AliasStatus", "ServerState", "Trust"]
 
 Trust = Literal["auto", "server", "connection", "transaction"]
-"""What ``PG_HOT_ASYNC["TRUST"]`` may be."""
+"""The levels that ``PG_HOT_ASYNC["TRUST"]`` takes."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerState:
-    """Where an alias leads: what `server_changed` hands to its receivers."""
+    """The server behind an alias, as `server_changed` passes it to receivers."""
 
     version: int
     """``server_version_num``: 180006 is 18.6."""
@@ -24,5 +24,5 @@ class ServerState:
     port: str
     dbname: str
     types: Mapping[str, int] | None
-    """OID of each tracked type by name, of several of one name by "schema.name"; None
-    where they have not been read."""
+    """The OID of each tracked type by name. If several types share a name, each is
+    under "schema.name". None if no types have been read from this server yet."""

@@ -1,4 +1,4 @@
-"""The demo of examples/asgi_project as people start it, for tests of its page."""
+"""The demo as people start it, for tests of its page."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "asgi_project"
+TOP = Path(__file__).resolve().parents[1]
 ADDRESS = re.compile(r"the page: (http://127\.0\.0\.1:\d+/)")
 
 
 class Demo:
-    """``python demo.py`` on a free port, from its start to its end."""
+    """``python -m demo`` on a free port, from its start to its end."""
 
     def __init__(self, *arguments: str) -> None:
         self.lines: list[str] = []
         self.url = ""
         self._found = threading.Event()
         self.process = subprocess.Popen(
-            [sys.executable, EXAMPLE / "demo.py", "--port=0", *arguments],
+            [sys.executable, "-m", "demo", "--port=0", *arguments],
+            cwd=TOP,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

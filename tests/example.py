@@ -14,16 +14,17 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from demo import shop
 from django_pg_hot_async.testing import PgBouncer, PostgreSQL, ServiceFile
 
 TOP = Path(__file__).resolve().parents[1]
 EXAMPLE = TOP / "examples" / "asgi_project"
+DEMO = TOP / "demo"
 DBNAME = "example_project"
 SERVICE = "example_project"
 ROWS = 40
@@ -41,9 +42,6 @@ call_command("createsuperuser", interactive=False, **who)
 """
 LASTS = 60.0
 """Seconds a stream of the example lasts."""
-
-sys.path.insert(0, str(EXAMPLE))
-rehearsed = import_module("rehearsal.shop")
 
 
 class Shops:
@@ -81,11 +79,11 @@ def shops(blue: PostgreSQL, green: PostgreSQL, service: ServiceFile) -> Iterator
     for server in (blue, green):
         server.create_database(DBNAME)
     # An OID can only be met by a counter that is still below it.
-    counter = rehearsed.use_oids(green, DBNAME)
-    rehearsed.use_oids(blue, DBNAME, counter + 5000 - rehearsed.use_oids(blue, DBNAME))
+    counter = shop.use_oids(green, DBNAME)
+    shop.use_oids(blue, DBNAME, counter + 5000 - shop.use_oids(blue, DBNAME))
     fill(blue)
     [[oid]] = blue.execute("select 'hstore'::regtype::oid::int8", dbname=DBNAME)
-    rehearsed.make_citext_at(green, DBNAME, oid)
+    shop.make_citext_at(green, DBNAME, oid)
     fill(green)
     # The hash as well: the admin's sessions depend on it.
     query = "select password from auth_user"
@@ -94,7 +92,7 @@ def shops(blue: PostgreSQL, green: PostgreSQL, service: ServiceFile) -> Iterator
         blue.execute(query, dbname=DBNAME)[0],
         dbname=DBNAME,
     )
-    types = [rehearsed.find_types(server, DBNAME) for server in (blue, green)]
+    types = [shop.find_types(server, DBNAME) for server in (blue, green)]
     assert types[0]["hstore"] == types[1]["citext[]"]
     assert len(types[0]) == 5 and not types[0].items() & types[1].items()
     shops = Shops(blue, green, service)
@@ -116,7 +114,7 @@ def environ(**more: str) -> dict[str, str]:
         **kept,
         "DJANGO_SETTINGS_MODULE": "asgi_project.settings",
         # What can be imported here can be imported there.
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "PYTHONPATH": os.pathsep.join(filter(None, [*sys.path, str(TOP)])),
         "PYTHONUNBUFFERED": "1",
         **more,
     }

@@ -58,10 +58,12 @@ OWN: dict[str, Any] = {"autocommit": True, "prepare_threshold": None}
 ASYNC_ENGINE = "django_async_backend.db.backends.postgresql"
 RUNNING = 24
 """Requests of tasks that run at one time; the others wait, as a web server has them."""
-ROWS = {"read": 2, "aread": 2, "own pool": 3, "async backend": 3}
+ROWS = {"read": 2, "aread": 2, "own pool": 4, "async backend": 4}
 """Rows that a request compares. What is written is compared when all is over."""
 WRITES = ("write", "own pool", "async backend")
 """Requests that leave a row."""
+# One type alone: nothing else in the row tells of another server.
+ATTRS = "select attrs from product where name = 'anvil'"
 # The last is of a type that nobody registered.
 SELECT = "select attrs, tags, parts, feels from product where name = 'anvil'"
 INSERT = (
@@ -142,6 +144,10 @@ class Door:
         """How many rows requests have left that ended well."""
         return sum(self.ever[kind] for kind in WRITES)
 
+    def connects_by(self, client_cursor: type) -> dict[str, Any]:
+        """Return how a pool of one's own is to connect."""
+        return {**OWN, **({"cursor_factory": client_cursor} if self.by_name else {})}
+
     def _name(self) -> str:
         return f"{self.alias} {next(_numbers)}"
 
@@ -201,6 +207,7 @@ class Door:
             if self.atomic:
                 block = connection.transaction()
             with block:
+                check_attrs(connection.execute(ATTRS).fetchone())
                 row = check_feels(connection.execute(SELECT).fetchone())
                 check_answers(row, connection.execute(ARRIVES, PARAMS).fetchone())
                 params = [self._name(), *ANVIL.values()]
@@ -213,6 +220,8 @@ class Door:
                 if self.atomic:
                     block = connection.transaction()
                 async with block:
+                    cursor = await connection.execute(ATTRS)
+                    check_attrs(await cursor.fetchone())
                     cursor = await connection.execute(SELECT)
                     row = check_feels(await cursor.fetchone())
                     cursor = await connection.execute(ARRIVES, PARAMS)
@@ -231,6 +240,8 @@ class Door:
                     .aget(name="anvil")
                 )
                 async with await async_connections[self.alias].cursor() as cursor:
+                    await cursor.execute(ATTRS)
+                    check_attrs(await cursor.fetchone())
                     await cursor.execute(SELECT)
                     row = check_feels(await cursor.fetchone())
                     await cursor.execute(ARRIVES, PARAMS)
@@ -238,6 +249,11 @@ class Door:
                 await async_objects.using(self.alias).acreate(
                     name=self._name(), **ANVIL
                 )
+
+
+def check_attrs(row: Any) -> None:
+    if row != (ANVIL["attrs"],):
+        raise WrongRow(f"{row!r} is not {ANVIL['attrs']!r}")
 
 
 def check_feels(row: Any) -> Any:
@@ -334,7 +350,9 @@ class Load:
                     configure=pool.configure(door.alias),
                     check=ConnectionPool.check_connection if door.is_cut else None,
                     kwargs=OWN
-                    | ({"cursor_factory": psycopg.ClientCursor} if door.by_name else {}),
+                    | (
+                        {"cursor_factory": psycopg.ClientCursor} if door.by_name else {}
+                    ),
                     open=True,
                     **OWN_POOL,
                 )
@@ -394,21 +412,15 @@ class Load:
     async def _async_pools(
         self, doors: list[Door]
     ) -> AsyncIterator[dict[str, AsyncConnectionPool]]:
+        check = AsyncConnectionPool.check_connection
         async with AsyncExitStack() as pools:
             yield {
                 door.alias: await pools.enter_async_context(
                     AsyncConnectionPool(
                         door.conninfo,
                         configure=pool.aconfigure(door.alias),
-                        check=AsyncConnectionPool.check_connection
-                        if door.is_cut
-                        else None,
-                        kwargs=OWN
-                        | (
-                            {"cursor_factory": psycopg.AsyncClientCursor}
-                            if door.by_name
-                            else {}
-                        ),
+                        check=check if door.is_cut else None,
+                        kwargs=door.connects_by(psycopg.AsyncClientCursor),
                         **OWN_POOL,
                     )
                 )

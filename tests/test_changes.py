@@ -36,7 +36,6 @@ from .scenarios import (
     drop_types,
     lead,
     own_database,
-    trust,
 )
 from .shop.models import Product
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.db import transaction
 from django.db.backends.postgresql.base import DatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.dispatch.dispatcher import NO_RECEIVERS
 from django.test.utils import override_settings
 
-from django_pg_hot_async import _checkouts, _receiver, conf
+from django_pg_hot_async import conf
 from django_pg_hot_async._core.connection import state_of
+from django_pg_hot_async._django import startup
 
-from .scenarios import KINDS, connection, database, lead, trust
+from .scenarios import KINDS, READ, close_all, connection, database, lead, trust
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +27,7 @@ def _to_green(green):
 def check_out() -> Any:
     connection.ensure_connection()
     try:
-        return link_of(connection.connection)
+        return state_of(connection.connection)
     finally:
         connection.close()
 
@@ -44,7 +46,7 @@ def is_spared() -> bool:
 
 def test_the_signal_is_spared_while_nobody_else_listens():
     check_out()
-    assert check_out().tells_checkouts
+    assert check_out().notes_checkouts
     assert is_spared()
 
 
@@ -92,39 +94,61 @@ def test_djangos_receiver_is_not_spared_an_alias_that_is_switched_off():
         assert not is_spared()
 
 
-def test_each_checkout_ends_trust_once():
-    with trust("checkout"):
-        link = check_out()
-        query()
-        assert link.snapshot is not None
+def test_a_checkout_changes_no_trust(green):
+    """It is the server that is asked, not the pool: nothing is sent at a checkout."""
+    state = check_out()
+    query()
+    snapshot = state.snapshot
+    assert state.is_straight
+    assert snapshot is not None
+    connection.close()
+    with green.statements() as statements:
+        for _ in range(3):
+            assert check_out() is state
+            assert state.snapshot is snapshot
+    assert [text for text in statements if READ in text] == []
+
+
+def test_a_checkout_needs_no_telling_that_a_transaction_has_ended():
+    with trust("transaction"):
+        state = check_out()
+        with transaction.atomic():
+            query()
+            assert state.snapshot is not None
         connection.close()
         check_out()
-        assert link.snapshot is None
+        query()
+        assert state.snapshot is None
 
 
 def test_a_backend_that_does_not_tell(monkeypatch):
     """One whose init_connection_state() does not call Django's."""
     monkeypatch.setattr(DatabaseWrapper, "init_connection_state", lambda wrapper: None)
-    with trust("checkout"):
-        link = check_out()
-        assert not link.tells_checkouts
-        for _ in range(2):
-            query()
-            assert link.snapshot is not None
-            connection.close()
-            check_out()
-            assert link.snapshot is None
+    state = check_out()
+    assert not state.notes_checkouts
+    for _ in range(2):
+        query()
+        assert state.snapshot is not None
+        connection.close()
+        assert check_out() is state
     assert not is_spared()
 
 
-def test_uninstalled():
-    _receiver.uninstall()
+def test_without_the_app_the_signal_is_spared_nobody():
+    check_out()
+    check_out()
+    assert is_spared()
+    ours: Any = DatabaseWrapper.init_connection_state
+    startup.stop()
     try:
-        assert (
-            DatabaseWrapper.init_connection_state is _checkouts._init_connection_state
-        )
+        # It stays where it is, and passes through.
+        assert DatabaseWrapper.init_connection_state is ours
+        assert not is_spared()
+        close_all()
+        assert check_out() is None
         assert not is_spared()
     finally:
-        _receiver.install()
-    told: Any = _checkouts.init_connection_state
-    assert DatabaseWrapper.init_connection_state is told
+        startup.install()
+    assert DatabaseWrapper.init_connection_state is ours
+    close_all()
+    assert check_out().notes_checkouts

@@ -19,7 +19,9 @@ from django.db.backends.signals import connection_created
 from django.test.utils import override_settings
 from psycopg.types.enum import EnumInfo
 
-from django_pg_hot_async import _connections, _probe, register_type, status
+from django_pg_hot_async import register_type, status
+from django_pg_hot_async._django import connections as tracked_connections
+from django_pg_hot_async._operator import probe
 from django_pg_hot_async.testing import PgBouncer, PostgreSQL
 from django_pg_hot_async.testing._process import poll
 
@@ -105,7 +107,7 @@ def test_text(blue, aliases):
         f"""\
 default
   server      PostgreSQL {described(blue)["release"]} at 127.0.0.1:{blue.port}/shop
-  trust       connection
+  trust       auto
   types       name    schema    oid  array oid
               citext  public  {types["citext"]["oid"]}      \
 {types["citext"]["array_oid"]}
@@ -123,7 +125,7 @@ def test_json(blue, aliases):
         "alias": "default",
         "state": "answered",
         "reason": None,
-        "trust": "connection",
+        "trust": "auto",
         "server": described(blue),
         "backend": {"host": "127.0.0.1", "port": blue.port},
         "is_standby": False,
@@ -238,11 +240,18 @@ def test_behind_a_pooler(blue, aliases):
         text = run()
         assert f"at 127.0.0.1:{bouncer.port}/shop\n" in text
         assert f"itself      at 127.0.0.1:{blue.port}\n" in text
-        assert "TRUST 'connection' does not notice" in text
-        with override_settings(PG_HOT_ASYNC={"TRUST": "checkout"}):
-            assert notes() == (
-                "a pooler is in between: other connections may lead elsewhere"
-            )
+        in_between = "a pooler is in between: other connections may lead elsewhere"
+        assert f"note        {in_between}\n" in text
+        assert "does not notice" not in text
+        for level in ("auto", "transaction"):
+            with override_settings(PG_HOT_ASYNC={"TRUST": level}):
+                assert notes() == in_between
+        for level in ("server", "connection"):
+            with override_settings(PG_HOT_ASYNC={"TRUST": level}):
+                assert notes() == (
+                    f"{in_between}; TRUST {level!r} does not notice when a pooler moves"
+                    " open connections; 'auto' and 'transaction' do"
+                )
         [entry] = run_json()
         assert entry["is_pooled"]
         assert entry["types"] == types_of(blue)
@@ -252,7 +261,7 @@ def test_behind_a_pooler(blue, aliases):
 @pytest.mark.pgbouncer
 def test_behind_a_pooler_that_is_paused(blue, aliases, monkeypatch):
     """Clients may connect and then wait for minutes; the command does not."""
-    monkeypatch.setattr(_probe, "SECONDS", 0.5)
+    monkeypatch.setattr(probe, "SECONDS", 0.5)
     with PgBouncer(blue, "shop") as bouncer:
         aliases(default=bouncer.database())
         with bouncer.paused():
@@ -389,18 +398,18 @@ def test_a_project_without_postgresql(aliases):
     assert run_failing("--expect", "18")[1:] == ("there was nothing to ask", 2)
 
 
-def test_connections_that_nobody_looks_after(blue, aliases, without_app):
+def test_connections_that_are_not_tracked(blue, aliases, without_app):
     """A ready() that was overridden: PostgreSQL it is, and a script is to know."""
     aliases(default=shop(blue))
     text, error, status = run_failing()
-    assert "its connections are not looked after: the system check" in text
+    assert "its connections are not tracked: the system check" in text
     assert "django_pg_hot_async.E002 tells why" in text
     assert (error, status) == ("no answer from default", 1)
 
 
 def test_a_server_that_is_not_postgresql(blue, aliases, monkeypatch):
     """CockroachDB speaks the protocol; nothing of ours is sent to it."""
-    monkeypatch.setattr(_connections, "is_postgresql", lambda connection: False)
+    monkeypatch.setattr(tracked_connections, "is_postgresql", lambda connection: False)
     aliases(default=shop(blue))
     with blue.statements() as statements:
         text = run()
@@ -448,7 +457,7 @@ def test_an_engine_that_cannot_be_loaded(blue, aliases):
 
 
 def test_a_server_that_hangs(blue, aliases, monkeypatch):
-    monkeypatch.setattr(_probe, "SECONDS", 0.5)
+    monkeypatch.setattr(probe, "SECONDS", 0.5)
     with PostgreSQL(blue.major) as server:
         aliases(default=shop(server, "postgres"), other=shop(blue))
         server.suspend()
@@ -469,14 +478,14 @@ def test_how_long_a_server_may_take_to_accept(blue, aliases, monkeypatch):
 
     def timeout():
         return (
-            _probe.wrapper_apart("default")
+            probe.wrapper_apart("default")
             .settings_dict["OPTIONS"]
             .get("connect_timeout")
         )
 
     monkeypatch.delenv("PGCONNECT_TIMEOUT", raising=False)
     aliases(default=shop(blue))
-    assert timeout() == _probe.CONNECT_SECONDS
+    assert timeout() == probe.CONNECT_SECONDS
     assert connections.settings["default"]["OPTIONS"] == {}
     aliases(default=shop(blue, OPTIONS={"connect_timeout": 30}))
     assert timeout() == 30

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import enum
-import gc
 import sys
 from contextlib import suppress
 
 import psycopg
 import pytest
 from django.db import DatabaseError
-from psycopg._cursor_base import BaseCursor
 from psycopg.pq import Format
 from psycopg.types.enum import EnumInfo, register_enum
 
-from django_pg_hot_async import (
-    _evidence,
-    _tracking,
-    forget,
-    pool,
-    register_type,
-    work_unit,
-)
+from django_pg_hot_async import forget, pool, register_type
+from django_pg_hot_async._core.connection import state_of
+from django_pg_hot_async._core.runtime import runtime
+from django_pg_hot_async._django import connections as tracked_connections
+from django_pg_hot_async._django.declare import GROUP
 from django_pg_hot_async.testing import PgBouncer
 
 from .scenarios import (
@@ -63,12 +58,12 @@ def types_anew(server, dbname):
 
 
 @pytest.mark.parametrize("server_side", [False, True], ids=["client", "server"])
-@pytest.mark.parametrize("end", [forget, work_unit], ids=["forget", "work_unit"])
-def test_a_cursor_that_is_kept_is_no_exception(own, green, end, server_side):
+@pytest.mark.parametrize("level", ["auto", "connection", "transaction"])
+def test_a_cursor_that_is_kept_is_no_exception(own, green, level, server_side):
     """After trust has ended, the same query over the same cursor is right as well."""
     target = database(green.database(own), KINDS["C2"], server_side_binding=server_side)
     lead("default", target)
-    with trust("checkout"), connection.cursor() as cursor:
+    with trust(level), connection.cursor() as cursor:
         for turn in range(3):
             cursor.execute(SELECT)
             assert cursor.fetchone() == ROW
@@ -78,25 +73,25 @@ def test_a_cursor_that_is_kept_is_no_exception(own, green, end, server_side):
             assert cursor.fetchone() == ARRIVED
             if turn < 2:
                 types_anew(green, own)
-                end()
-                with work_unit():
-                    pass
+                if level != "transaction":
+                    forget()
 
 
 @pytest.mark.pgbouncer
-@pytest.mark.parametrize("level", ["checkout", "result"])
-def test_a_cursor_that_is_kept_over_a_move(blue, green, level):
+@pytest.mark.parametrize("server_side", [False, True], ids=["client", "server"])
+@pytest.mark.parametrize("level", ["auto", "transaction"])
+def test_a_cursor_that_is_kept_over_a_move(blue, green, level, server_side):
     """S2 under one cursor, the same query object each time."""
+    options = {"server_side_binding": server_side}
     with PgBouncer(blue, "shop") as bouncer, trust(level):
-        lead("default", database(bouncer.database(), KINDS["C2"]))
+        lead("default", database(bouncer.database(), KINDS["C2"], **options))
         with connection.cursor() as cursor:
             for server in (green, blue, green):
-                with work_unit():
-                    for query in (SELECT, SELECT):
-                        cursor.execute(query)
-                        assert cursor.fetchone() == ROW
-                    cursor.execute(SEND, SENT)
-                    assert cursor.fetchone() == ARRIVED
+                for query in (SELECT, SELECT):
+                    cursor.execute(query)
+                    assert cursor.fetchone() == ROW
+                cursor.execute(SEND, SENT)
+                assert cursor.fetchone() == ARRIVED
                 bouncer.switch(server)
         close_all()
 
@@ -149,6 +144,7 @@ def test_the_note_is_on_the_error_that_people_see(own, green):
 def test_a_value_that_does_not_parse_is_evidence_on_own_connections(blue, green):
     """Moved under "connection" trust, which promises nothing there: it fails once."""
     with (
+        trust("connection"),
         PgBouncer(blue, "shop") as bouncer,
         psycopg.connect(
             bouncer.conninfo(), autocommit=True, prepare_threshold=None
@@ -164,27 +160,33 @@ def test_a_value_that_does_not_parse_is_evidence_on_own_connections(blue, green)
 
 
 @pytest.mark.pgbouncer
+@pytest.mark.parametrize("level", ["auto", "transaction"])
 @pytest.mark.parametrize("as_async", [False, True], ids=["sync", "async"])
-async def test_a_work_unit_counts_for_own_connections(blue, green, as_async):
-    with PgBouncer(blue, "shop") as bouncer, trust("checkout"):
+async def test_own_connections_over_a_move(blue, green, as_async, level):
+    """S2 in the middle of whatever uses the connection: nothing has to be told."""
+    with PgBouncer(blue, "shop") as bouncer, trust(level):
         if not as_async:
             with psycopg.connect(
                 bouncer.conninfo(), autocommit=True, prepare_threshold=None
             ) as mine:
                 pool.configure("mine")(mine)
-                assert mine.execute(SELECT).fetchone() == ROW
-                bouncer.switch(green)
-                with work_unit():
+                for server in (green, blue):
                     assert mine.execute(SELECT).fetchone() == ROW
+                    assert mine.execute(SEND, SENT).fetchone() == ARRIVED
+                    bouncer.switch(server)
+                assert mine.execute(SEND, SENT).fetchone() == ARRIVED
+                assert mine.execute(SELECT).fetchone() == ROW
             return
         async with await psycopg.AsyncConnection.connect(
             bouncer.conninfo(), autocommit=True, prepare_threshold=None
         ) as amine:
             await pool.aconfigure("mine")(amine)
-            assert await (await amine.execute(SELECT)).fetchone() == ROW
-            bouncer.switch(green)
-            async with work_unit():
+            for server in (green, blue):
                 assert await (await amine.execute(SELECT)).fetchone() == ROW
+                assert await (await amine.execute(SEND, SENT)).fetchone() == ARRIVED
+                bouncer.switch(server)
+            assert await (await amine.execute(SEND, SENT)).fetchone() == ARRIVED
+            assert await (await amine.execute(SELECT)).fetchone() == ROW
 
 
 class Mood(enum.Enum):
@@ -203,14 +205,14 @@ def register_mood():
 @pytest.fixture
 def _declared():
     yield
-    _tracking.declare(())
-    _tracking.renew()
+    runtime.track(GROUP, ())
+    tracked_connections.renew()
 
 
 @pytest.mark.usefixtures("_declared")
 @pytest.mark.parametrize("kind", [psycopg.Cursor, psycopg.ClientCursor])
 def test_a_cursor_older_than_the_registration_of_a_type(green, kind):
-    """It sends values of the type right, the very query that it sent before too."""
+    """It sends values of the type right, even the very query that it sent before."""
     with psycopg.connect(green.conninfo("shop"), autocommit=True) as mine:
         pool.configure("mine")(mine)
         cursor = kind(mine)
@@ -228,7 +230,7 @@ def test_a_cursor_older_than_the_registration_of_a_type_reads_once(green):
     """What it still holds of the result before is not loaded anew."""
     query = "select array[feels] from product where name = 'anvil'"
     with (
-        trust("result"),
+        trust("transaction"),
         psycopg.connect(green.conninfo("shop"), autocommit=True) as mine,
     ):
         pool.configure("mine")(mine)
@@ -254,26 +256,18 @@ async def test_an_async_cursor_older_than_the_registration_of_a_type(green):
         assert await cursor.fetchone() == ("ok", "mood")
 
 
-def test_older_cursors_are_followed_as_long_as_there_can_be_any(green):
-    """Nor is a connection touched meanwhile that nobody looks after."""
-    _evidence.follow_older([])
-    normal = start_query()
-    mine = psycopg.connect(green.conninfo("shop"))
-    with psycopg.connect(green.conninfo("shop")) as another:
-        _evidence.follow_older([mine])
-        assert start_query() is not normal
+def test_a_connection_that_is_not_tracked_is_not_touched(green):
+    """Nor are its cursors, whatever becomes of those of others."""
+    with (
+        psycopg.connect(green.conninfo("shop")) as mine,
+        psycopg.connect(green.conninfo("shop")) as another,
+    ):
+        pool.configure("mine")(mine)
         cursor = another.cursor()
         before = cursor.adapters.get_loader(0, Format.TEXT)
-        cursor.execute("select 1")
+        with green.statements() as statements:
+            cursor.execute("select 1")
+        assert statements == ["BEGIN", "select 1"]
         assert cursor.adapters.get_loader(0, Format.TEXT) is before
-        assert start_query() is not normal
-        mine.close()
-        del mine
-        gc.collect()
-        cursor.execute("select 1")
-        assert start_query() is normal
-
-
-def start_query():
-    """The code that each execution of any cursor goes through."""
-    return BaseCursor._start_query.__code__
+        assert before is psycopg.adapters.get_loader(0, Format.TEXT)
+        assert state_of(another) is None

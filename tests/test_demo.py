@@ -10,21 +10,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from typing import Any
 
 import httpx
 import pytest
 
-from .demo import EXAMPLE, Demo, descendants, running, wait_for_end
+from demo import gauge, stage, tally
 
-sys.path.insert(0, str(EXAMPLE))
-gauge = import_module("rehearsal.gauge")
-stage = import_module("rehearsal.stage")
-tally = import_module("rehearsal.tally")
+from .demo import TOP, Demo, descendants, running, wait_for_end
 
 pytestmark = pytest.mark.slow
-IMPORT = "from rehearsal import web"
+IMPORT = "from demo import web"
 DAY = 86400
 
 
@@ -213,7 +209,7 @@ def test_worker_ends_with_a_demo_that_is_killed() -> None:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        cwd=EXAMPLE,
+        cwd=TOP,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
     with process:

@@ -1,4 +1,4 @@
-"""The example project, the demo's judgement of it, and compose.yaml."""
+"""The example project through a cutover, and the demo's judgement of it."""
 
 from __future__ import annotations
 
@@ -6,32 +6,23 @@ import asyncio
 import contextlib
 import json
 import re
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+from demo import load, middleware, report, routes, shop, tally, web
+from demo.client import Answer
 from django_pg_hot_async.testing import PostgreSQL, Replication
 
 TOP = Path(__file__).resolve().parents[1]
 EXAMPLE = TOP / "examples" / "asgi_project"
 ROWS = 40
 
-sys.path.insert(0, str(EXAMPLE))
-load = import_module("rehearsal.load")
-middleware = import_module("rehearsal.middleware")
-report = import_module("rehearsal.report")
-routes = import_module("rehearsal.routes")
-shop = import_module("rehearsal.shop")
-tally = import_module("rehearsal.tally")
-web = import_module("rehearsal.web")
-Answer = import_module("rehearsal.client").Answer
 
 ROW: dict[str, Any] = {
     "id": 1,
@@ -258,7 +249,8 @@ def test_report_table() -> None:
     assert report.find_problems(results[1], clients_held=False)
 
 
-def test_readme_names_files_that_exist() -> None:
-    links = re.findall(r"\]\(([\w/.]+)\)", (EXAMPLE / "README.md").read_text())
+@pytest.mark.parametrize("directory", [EXAMPLE, TOP / "demo"], ids=lambda path: path.name)
+def test_readme_names_files_that_exist(directory: Path) -> None:
+    links = re.findall(r"\]\(([\w/.]+)\)", (directory / "README.md").read_text())
     assert len(links) > 5
-    assert not [link for link in links if not (EXAMPLE / link).exists()]
+    assert not [link for link in links if not (directory / link).exists()]

@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from pathlib import Path
 from signal import SIGKILL
 from typing import Any
@@ -19,15 +18,15 @@ import psycopg
 import pytest
 import yaml
 
+from demo import watch
 from django_pg_hot_async.testing import PgBouncer, PostgreSQL, Replication
 from django_pg_hot_async.testing._process import Keeper
 
-from .example import EXAMPLE, TOP, Process, environ, free_port, wait_until
+from .example import DEMO, EXAMPLE, TOP, Process, environ, free_port, wait_until
 
-watch = import_module("watch")  # tests.example has put it on the path
 PROJECT = yaml.safe_load((TOP / "compose.yaml").read_text())
 SERVICES = PROJECT["services"]
-README = (EXAMPLE / "README.md").read_text()
+README = (DEMO / "README.md").read_text()
 DBNAME = "example_compose"
 DATABASES = (DBNAME, f"{DBNAME}_without")
 
@@ -62,12 +61,13 @@ def test_image_gets_what_the_package_is_built_from() -> None:
     project = (TOP / "pyproject.toml").read_text()
     [names] = re.findall(r"^only-include = \[(.*)\]$", project, re.MULTILINE)
     needed = {"pyproject.toml", "README.md", "LICENSE", *re.findall(r'"(.*?)"', names)}
+    needed |= {"demo", "examples/asgi_project"}
     copied = re.findall(
-        r"^COPY (.+) \S+$", (EXAMPLE / "Dockerfile").read_text(), re.MULTILINE
+        r"^COPY (.+) \S+$", (DEMO / "Dockerfile").read_text(), re.MULTILINE
     )
-    assert needed < {name for names in copied for name in names.split()}
-    ignored = (EXAMPLE / "Dockerfile.dockerignore").read_text().splitlines()
-    assert needed < {name.removeprefix("!") for name in ignored if name[0] == "!"}
+    assert needed <= {name for names in copied for name in names.split()}
+    ignored = (DEMO / "Dockerfile.dockerignore").read_text().splitlines()
+    assert needed <= {name.removeprefix("!") for name in ignored if name[0] == "!"}
 
 
 class Project:
@@ -81,13 +81,13 @@ class Project:
             "BLUE": f"{blue.host}:{blue.port}",
             "GREEN": f"{green.host}:{green.port}",
         }
-        ini = (EXAMPLE / "docker" / "databases.ini").read_text()
+        ini = (DEMO / "docker" / "databases.ini").read_text()
         ini = ini.replace("shop", DBNAME)
         self._write(
             "databases.ini",
             ini.replace("host=blue port=5432", f"host={blue.host} port={blue.port}"),
         )
-        self._write("users.txt", (EXAMPLE / "docker" / "users.txt").read_text())
+        self._write("users.txt", (DEMO / "docker" / "users.txt").read_text())
         _, port = keeper.start(
             "PgBouncer", self._pgbouncer, self._is_up, None, ending=SIGKILL
         )
@@ -98,11 +98,11 @@ class Project:
 
     def _pgbouncer(self, port: int) -> list[str | Path]:
         [program, path] = SERVICES["pgbouncer"]["command"]
-        ini = (EXAMPLE / Path(path).relative_to("/app")).read_text()
+        ini = (TOP / Path(path).relative_to("/app")).read_text()
         directory = f"{self._keeper.directory}/"
         for ours, theirs in [
             ("/pool/", directory),
-            ("/app/docker/", directory),
+            ("/app/demo/docker/", directory),
             ("listen_addr = *", "listen_addr = 127.0.0.1"),
             ("listen_port = 6432", f"listen_port = {port}"),
         ]:
@@ -125,8 +125,8 @@ class Project:
             "DATABASE_PORT": port,
             "DATABASE_NAME": given.get("DATABASE_NAME", "shop").replace("shop", DBNAME),
         }
-        image = (EXAMPLE / "Dockerfile").read_text()
-        [settings] = re.findall(r"DJANGO_SETTINGS_MODULE=(\w+)", image)
+        image = (DEMO / "Dockerfile").read_text()
+        [settings] = re.findall(r"DJANGO_SETTINGS_MODULE=([\w.]+)", image)
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         return environ(
             **given,

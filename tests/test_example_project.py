@@ -53,11 +53,11 @@ ports = [int(port) for port in os.environ["PORTS"].split()]
 servers = [SimpleNamespace(host="127.0.0.1", port=port) for port in ports]
 
 async def main(bouncer):
-    check = async_pool.check
+    check = async_pool._check
     async def check_and_move(connection):
         await check(connection)
         bouncer.switch(servers[1])
-    async_pool.check = check_and_move
+    async_pool._check = check_and_move
     async with async_pool.connection() as connection:
         # On the server before, this was the OID of hstore.
         for columns in ("labels", "*, current_setting('server_version_num') AS server"):
@@ -76,7 +76,10 @@ with PgBouncer(servers[0], os.environ["DATABASE_NAME"]) as bouncer:
 SHOW_TRUST = """
 from django.conf import settings
 from django.db import connection
-print(settings.PG_HOT_ASYNC["TRUST"], connection.settings_dict["ATOMIC_REQUESTS"])
+from django_pg_hot_async import status
+connection.ensure_connection()
+[alias] = status()
+print(hasattr(settings, "PG_HOT_ASYNC"), alias["trust"])
 """
 FAILED = "the next look will tell what has changed"
 CUT = """
@@ -263,7 +266,7 @@ def test_jobs(shops: Shops) -> None:
 
 @pytest.mark.pgbouncer
 def test_raw_sql_that_is_moved_after_its_check(shops: Shops) -> None:
-    """The types are those of the server that the transaction runs on."""
+    """The types are those of the server that each statement runs on."""
     done = subprocess.run(
         [sys.executable, "-c", MOVE],
         cwd=EXAMPLE,
@@ -292,11 +295,11 @@ def test_checks_have_nothing_to_say(shops: Shops) -> None:
 def test_checks_have_nothing_to_say_through_pgbouncer(shops: Shops) -> None:
     """With the server behind it asked, too; nor about the settings of the demo."""
     with PgBouncer(shops.blue, DBNAME) as bouncer:
-        for settings in ("asgi_project.settings", "demo_settings"):
+        for settings in ("asgi_project.settings", "demo.settings"):
             env = to_address(bouncer, DJANGO_SETTINGS_MODULE=settings)
             manage(env, "check", "--fail-level=INFO", "--database=default")
             told = manage(env, "shell", "-c", SHOW_TRUST)
-            assert told.split()[-2:] == ["checkout", "True"]
+            assert told.split()[-2:] == ["False", "auto"]
 
 
 def test_own_tests(blue: PostgreSQL, green: PostgreSQL) -> None:
@@ -310,7 +313,7 @@ def test_own_tests(blue: PostgreSQL, green: PostgreSQL) -> None:
 
 def test_sandbox() -> None:
     """One command shows the example, and leaves nothing behind."""
-    command = [sys.executable, str(EXAMPLE / "sandbox.py"), "--port=8000"]
+    command = [sys.executable, "-m", "demo.sandbox", "--port=8000"]
     with Sandbox(" ".join(command), environ()) as site:
         [row, *_] = site.get("/products/?after=41")["products"]
         assert row["id"] == 42 and row["server"].startswith("15")

@@ -24,14 +24,15 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from django_pg_hot_async import _memory, forget
+from django_pg_hot_async import forget
+from django_pg_hot_async._core.runtime import runtime
 from django_pg_hot_async._core.server import Server
 from django_pg_hot_async.contrib.health_check import PostgreSQLServer
 from django_pg_hot_async.contrib.opentelemetry import instrument
 from django_pg_hot_async.contrib.prometheus import StatusCollector
 
 from .scenarios import read
-from .test_status import described, fall_back, lead_to, only, types_of
+from .test_status import described, be_refused, lead_to, only, types_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -49,7 +50,7 @@ async def health(*checks, format="json"):
 @pytest.fixture
 def unused():
     """Nothing has been connected to yet."""
-    assert _memory.aliases() == {}
+    assert runtime.aliases == {}
 
 
 async def test_health_of_an_alias_that_nothing_used_yet(unused):
@@ -68,7 +69,7 @@ async def test_health_of_an_alias_that_does_not_exist():
 
 
 async def test_health_of_the_label_of_a_pool():
-    _memory.alias("jobs")
+    runtime.alias("jobs")
     assert (await health((PostgreSQLServer, {"alias": "jobs"})))[0] == 200
 
 
@@ -82,7 +83,7 @@ def test_health_over_a_cutover(blue, green):
         500,
         {
             f"PostgreSQLServer(alias='default', expect='{green.major}',"
-            " max_fallbacks=None)": "Unavailable: default is on PostgreSQL"
+            " max_unexplained=None)": "Unavailable: default is on PostgreSQL"
             f" {described(blue)['release']}, not {green.major}"
         },
     )
@@ -93,16 +94,16 @@ def test_health_over_a_cutover(blue, green):
     assert asyncio.run(health(exactly))[0] == 200
 
 
-def test_health_with_fallbacks(blue):
+def test_health_with_results_that_were_refused(blue):
     lead_to(blue)
-    fall_back()
+    be_refused()
     assert asyncio.run(health(PostgreSQLServer))[0] == 200
-    count = only()["counts"]["fallbacks"]
+    count = only()["counts"]["unexplained"]
     for most, expected in ((count, 200), (count - 1, 500)):
-        code, told = asyncio.run(health((PostgreSQLServer, {"max_fallbacks": most})))
+        code, told = asyncio.run(health((PostgreSQLServer, {"max_unexplained": most})))
         assert code == expected
     assert [*told.values()] == [
-        f"Warning: {count} uses of OIDs of default could not be verified"
+        f"Warning: {count} results of default could not be explained"
     ]
 
 
@@ -150,13 +151,9 @@ def test_prometheus_over_a_cutover(blue, green, registry):
             assert value("type_oid", type=name) == each["oid"]
         assert value("reads_total") == number + 1
         assert value("changes_total") == number
-    fall_back()
-    assert value("fallbacks_total") == only()["counts"]["fallbacks"] > 0
+    be_refused()
+    assert value("unexplained_total") == only()["counts"]["unexplained"] > 0
     assert value("differences_total") == 0
-    assert value("loop_reads_total") == 0
-    _memory.alias("default").count_hold(0.25)
-    assert value("loop_reads_total") == 1
-    assert value("loop_seconds_total") == 0.25
 
 
 def test_prometheus_types_and_formats(blue, registry):
@@ -167,8 +164,7 @@ def test_prometheus_types_and_formats(blue, registry):
     kinds = {family.name: family.type for family in parse(text)}
     gauges = {"server_info", "server_version", "type_oid"}
     gauges |= {"server_since_timestamp_seconds"}
-    counters = {"reads", "changes", "differences", "fallbacks"}
-    counters |= {"loop_reads", "loop_seconds"}
+    counters = {"reads", "changes", "differences", "unexplained"}
     assert kinds == {
         **dict.fromkeys((PROMETHEUS + name for name in gauges), "gauge"),
         **dict.fromkeys((PROMETHEUS + name for name in counters), "counter"),
@@ -182,7 +178,7 @@ def test_prometheus_types_and_formats(blue, registry):
 def test_prometheus_has_one_series_an_alias(blue, registry):
     lead_to(blue)
     read()
-    _memory.alias("jobs")
+    runtime.alias("jobs")
     [reads] = [
         family for family in registry.collect() if family.name == f"{PROMETHEUS}reads"
     ]
@@ -254,17 +250,14 @@ def test_opentelemetry_over_a_cutover(blue, green, observed):
 
 def test_opentelemetry_kinds_and_units(blue, observed):
     lead_to(blue)
-    fall_back()
+    be_refused()
     read()
-    _memory.alias("default").count_hold(0.25)
     metrics = observed()
     assert {name: metric.unit for name, metric in metrics.items()} == {
         "reads": "{read}",
         "changes": "{change}",
         "differences": "{read}",
-        "fallbacks": "{fallback}",
-        "loop.reads": "{read}",
-        "loop.time": "s",
+        "unexplained": "{result}",
         "server.version": "",
         "type.oid": "",
     }
@@ -274,13 +267,12 @@ def test_opentelemetry_kinds_and_units(blue, observed):
         else:
             assert isinstance(metric.data, Sum)
             assert metric.data.is_monotonic
-    assert points(metrics["loop.reads"])[0][1] == 1
-    assert points(metrics["loop.time"])[0][1] == 0.25
+    assert points(metrics["unexplained"])[0][1] == 1
 
 
 def test_opentelemetry_by_a_unix_socket(observed):
     """A socket has no port number to speak of, though libpq gives one."""
-    _memory.alias("default").arrive(Server(180006, "/run/postgresql", "", "shop"))
+    runtime.alias("default").arrive(Server(180006, "/run/postgresql", "", "shop"))
     [(attributes, _)] = points(observed()["server.version"])
     assert attributes["server.address"] == "/run/postgresql"
     assert "server.port" not in attributes
@@ -353,9 +345,8 @@ print("well")
 
 def test_opentelemetry_before_the_global_provider_is_set():
     code = """
-from django_pg_hot_async import _memory
+from django_pg_hot_async._core.runtime import runtime
 from django_pg_hot_async.contrib.opentelemetry import instrument
-from django_pg_hot_async.conf import Trust
 from opentelemetry.metrics import set_meter_provider
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -363,10 +354,10 @@ instrument()
 reader = InMemoryMetricReader()
 provider = MeterProvider([reader])
 set_meter_provider(provider)
-_memory._aliases = {"default": _memory.Alias("default", Trust.CONNECTION)}
+runtime.alias("default")
 [of_resource] = reader.get_metrics_data().resource_metrics
 [of_scope] = of_resource.scope_metrics
 print(len(of_scope.metrics))
 provider.shutdown()
 """
-    assert run_python(code) == ("6\n", "")
+    assert run_python(code) == ("4\n", "")

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import warnings
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,11 @@ from django.db import (
     transaction,
 )
 from psycopg import pq
-from psycopg_pool import AsyncConnectionPool, ConnectionPool
+from psycopg_pool import AsyncConnectionPool
 
-from django_pg_hot_async import _memory, _reading, pool
+from django_pg_hot_async import pool
 from django_pg_hot_async._core.connection import state_of
+from django_pg_hot_async._core.runtime import runtime
 from django_pg_hot_async.testing import PostgreSQL
 from django_pg_hot_async.testing._process import run_user
 
@@ -80,11 +81,13 @@ def proxy(victim):
 
 @pytest.fixture
 def shop(proxy):
-    """The default alias leads to the victim by the proxy, connected, nothing read."""
+    """The default alias leads to the victim by the proxy, connected, nothing asked."""
 
     def lead_to(kind="C2", **options):
-        lead("default", database(proxy.database("shop"), KINDS[kind], **options))
-        KINDS[kind].request(lambda: ask_for("select 1"))
+        target = database(proxy.database("shop"), KINDS[kind], **options)
+        # Else Django's "SELECT 1" carries the question, and takes the fault.
+        lead("default", {**target, "CONN_HEALTH_CHECKS": False})
+        KINDS[kind].request(connection.ensure_connection)
 
     lead_to()
     return lead_to
@@ -153,7 +156,7 @@ def types_locked(server, dbname="shop"):
     """Let nobody read pg_type, so that a read of types waits at the server."""
     with psycopg.connect(server.conninfo(dbname)) as conn:
         conn.execute("lock table pg_catalog.pg_type in access exclusive mode")
-        yield
+        yield conn
         conn.rollback()
 
 
@@ -189,12 +192,10 @@ class TestServer:
             pytest.importorskip("django_async_backend", reason=reason)
         kind = elsewhere.KINDS[name]()
         try:
-            with trust("checkout"):
+            with trust("transaction"):
                 await kind.start(proxy.database("shop"), True)
                 proxy.at_read = lambda wire: wire.reset()
-                # A pool that keeps connections takes another one.
-                may_fail = name not in ("C6", "C7-async-pool", "C7-pool")
-                with pytest.raises(LOST) if may_fail else nullcontext():
+                with pytest.raises(LOST):
                     await kind.request()
                 assert proxy.reads
                 await kind.request()
@@ -219,38 +220,6 @@ class TestServer:
         assert count("half") == 0
         KINDS["C2"].write()
 
-    @pytest.mark.parametrize("pool_class", [ConnectionPool, AsyncConnectionPool])
-    def test_reset_while_a_pool_checks(self, proxy, kept, pool_class):
-        """The pool takes the connection for lost, and opens another."""
-        if pool_class is ConnectionPool:
-            with ConnectionPool(
-                proxy.conninfo("shop"),
-                configure=pool.configure("mine"),
-                check=pool.check("mine"),
-                min_size=1,
-                open=True,
-            ) as own:
-                own.wait()
-                proxy.at_read = lambda wire: wire.reset()
-                with own.connection() as conn:
-                    assert conn.execute(SELECT).fetchone() == ROW
-            return
-
-        async def work():
-            async with AsyncConnectionPool(
-                proxy.conninfo("shop"),
-                configure=pool.aconfigure("mine"),
-                check=pool.acheck("mine"),
-                min_size=1,
-            ) as own:
-                await own.wait()
-                proxy.at_read = lambda wire: wire.reset()
-                async with own.connection() as conn:
-                    cursor = await conn.execute(SELECT)
-                    assert await cursor.fetchone() == ROW
-
-        asyncio.run(work())
-
     def test_suspended_under_a_thread(self, victim, proxy, shop, kept):
         """It waits as the query itself would, others do not, and it goes on."""
         proxy.at_read = lambda wire: victim.suspend()
@@ -258,9 +227,9 @@ class TestServer:
         wait_until(lambda: proxy.reads == 1)
         try:
             # Nothing that others need is held meanwhile.
-            assert _memory._lock.acquire(timeout=0)
-            _memory._lock.release()
-            _memory.alias("default").withdraw()
+            assert runtime.lock.acquire(timeout=0)
+            runtime.lock.release()
+            runtime.alias("default").withdraw()
         finally:
             victim.resume()
         assert held() is None
@@ -270,10 +239,11 @@ class TestServer:
     async def test_suspended_under_an_await(self, victim, proxy, aconn):
         """The loop is free; who waits can stop waiting."""
         conn = await aconn()
+        await pool.aconfigure("mine")(conn)
         proxy.at_read = lambda wire: victim.suspend()
         beats = 0
         try:
-            task = asyncio.ensure_future(pool.aconfigure("mine")(conn))
+            task = asyncio.ensure_future(conn.execute(SELECT))
             for _ in range(20):
                 await asyncio.sleep(0.01)
                 beats += 1
@@ -284,27 +254,6 @@ class TestServer:
         with pytest.raises(asyncio.CancelledError):
             await task
         await works_still(conn)
-
-    async def test_suspended_under_a_query_in_a_loop(
-        self, victim, proxy, aconn, monkeypatch
-    ):
-        """Where nothing can await it, it is bounded, and the error says so."""
-        monkeypatch.setattr(_reading, "LOOP_SECONDS", 0.3)
-        conn = await aconn()
-        await pool.aconfigure("mine")(conn)
-        _memory.alias("mine").withdraw()
-        proxy.at_read = lambda wire: victim.suspend()
-        started = time.monotonic()
-        try:
-            with pytest.raises(
-                psycopg.OperationalError, match=r"answer a read of types in 0.3 second"
-            ):
-                await conn.execute(SELECT)
-        finally:
-            victim.resume()
-        assert time.monotonic() - started < 5
-        assert conn.closed
-        await works_still(await aconn())
 
     @cancels
     def test_ctrl_c(self, victim, shop, kept):
@@ -439,34 +388,42 @@ class TestStatement:
 
 class TestClient:
     @cancels
-    async def test_task_cancelled_while_connecting(self, proxy, aconn):
+    @pytest.mark.parametrize("params", [None, [{"a": "1"}]], ids=["result", "sent"])
+    async def test_task_cancelled_while_it_asks(self, victim, aconn, params):
         """The read is cancelled with it; the connection can be used."""
         conn = await aconn()
-        held = proxy.hold()
-        task = asyncio.ensure_future(pool.aconfigure("mine")(conn))
-        await asyncio.to_thread(held.wait)
-        task.cancel()
-        await asyncio.sleep(0)
-        held.release()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        link = link_of(conn)
-        assert link is not None and link.snapshot is None
+        await pool.aconfigure("mine")(conn)
+        sql = SELECT if params is None else "select %s -> 'a'"
+        with types_locked(victim) as other:
+            task = asyncio.ensure_future(conn.execute(sql, params))
+            waiting = "select count(*) from pg_catalog.pg_locks where not granted"
+            while other.execute(waiting).fetchone() == (0,):
+                await asyncio.sleep(0.01)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        state = state_of(conn)
+        assert state is not None and state.snapshot is None
+        assert conn.info.transaction_status is pq.TransactionStatus.IDLE
         await works_still(conn)
 
     @cancels
-    async def test_task_cancelled_while_a_pool_checks(self, proxy):
+    async def test_task_cancelled_over_a_connection_of_a_pool(self, proxy):
         """The pool loses no connection by it."""
         async with AsyncConnectionPool(
             proxy.conninfo("shop"),
             configure=pool.aconfigure("mine"),
-            check=pool.acheck("mine"),
             min_size=1,
             max_size=1,
         ) as own:
             await own.wait()
+
+            async def work():
+                async with own.connection() as conn:
+                    await conn.execute(SELECT)
+
             held = proxy.hold()
-            task = asyncio.create_task(own.getconn())
+            task = asyncio.create_task(work())
             await asyncio.to_thread(held.wait)
             task.cancel()
             await asyncio.sleep(0)
@@ -530,7 +487,7 @@ class TestClient:
         dying.join(10)
         assert not dying.is_alive()
         assert proxy.reads == len(left) == 1
-        for level in ("server", "connection", "checkout", "result"):
+        for level in ("auto", "server", "connection", "transaction"):
             with trust(level):
                 KINDS["C1"].read()
                 KINDS["C1"].write()
@@ -541,7 +498,7 @@ class TestClient:
         held = proxy.hold()
         stuck = in_a_thread(lambda: ask_for(SELECT))
         wire = held.wait()
-        for level in ("server", "connection", "checkout", "result"):
+        for level in ("auto", "server", "connection", "transaction"):
             with trust(level):
                 assert in_a_thread(lambda: KINDS["C1"].read())() is None
         wire.reset()
@@ -704,7 +661,7 @@ class TestTypes:
                     [{"a": "1"}] * 3,
                 ) == ("hstore", '"a"=>"1"', True, f"{other}.hstore")
 
-    @pytest.mark.parametrize("level", ["connection", "result"])
+    @pytest.mark.parametrize("level", ["auto", "connection", "transaction"])
     def test_role_with_the_least_rights(self, green, level):
         """To connect, and to select from one table, is all it takes."""
         green.execute("create role least login")
@@ -759,12 +716,12 @@ class TestNoPostgreSQL:
             posing.answer = announce_cockroach
             target = posing.database("shop")
             target["OPTIONS"] = {"sslmode": "disable", "gssencmode": "disable"}
-            for level in ("server", "connection", "checkout", "result"):
+            for level in ("auto", "server", "connection", "transaction"):
                 with trust(level):
                     lead("default", target)
                     row = ask_for(SELECT)
                     assert isinstance(row[0], str)
-                    assert link_of(connection.connection) is None
+                    assert state_of(connection.connection) is None
                     with pytest.raises(ProgrammingError, match="cannot adapt type"):
                         ask_for("select %s", [{"a": "1"}])
                     connection.close()
@@ -772,7 +729,7 @@ class TestNoPostgreSQL:
                 posing.conninfo("shop"), sslmode="disable", gssencmode="disable"
             ) as conn:
                 pool.configure("mine")(conn)
-                assert link_of(conn) is None
+                assert state_of(conn) is None
                 row = conn.execute(SELECT).fetchone()
                 assert row is not None and isinstance(row[0], str)
             assert posing.reads == 0

@@ -11,7 +11,8 @@ import pytest
 from psycopg import IsolationLevel, errors
 from psycopg.pq import PipelineStatus, TransactionStatus
 
-from django_pg_hot_async import _connections, forget, pool
+from django_pg_hot_async import forget, pool
+from django_pg_hot_async._django import connections as tracked_connections
 
 from .scenarios import CITEXT, HSTORE, MOOD, READ, own_database
 from .test_faults import types_locked
@@ -37,9 +38,9 @@ def shop(server):
 
 @pytest.fixture
 def fresh(shop):
-    """A connection that is looked after, and has read nothing."""
+    """A tracked connection that has asked nothing."""
     with psycopg.connect(shop, autocommit=True) as conn:
-        _connections.look_after(conn, "mine")
+        tracked_connections.track(conn, "mine")
         yield conn
 
 
@@ -182,7 +183,7 @@ class TestExecutemany:
 
     def test_a_closed_cursor_is_psycopgs_error(self, shop):
         with psycopg.connect(shop) as conn:
-            _connections.look_after(conn, "mine")
+            tracked_connections.track(conn, "mine")
             cursor = conn.cursor()
             cursor.close()
             with pytest.raises(psycopg.InterfaceError, match="the cursor is closed"):
@@ -193,7 +194,7 @@ class TestExecutemany:
         """PostgreSQL refuses to set it after any other query."""
         with psycopg.connect(shop) as conn:
             conn.isolation_level = IsolationLevel.SERIALIZABLE
-            _connections.look_after(conn, "mine")
+            tracked_connections.track(conn, "mine")
             sql = "insert into product (name, attrs) values ('late', %s)"
             conn.cursor().executemany(sql, LATE)
             isolation = conn.execute("show transaction_isolation").fetchone()
@@ -201,10 +202,10 @@ class TestExecutemany:
 
     async def test_async(self, server, shop):
         async with await psycopg.AsyncConnection.connect(shop, autocommit=True) as conn:
-            link = _connections.look_after(conn, "mine")
+            state = tracked_connections.track(conn, "mine")
             sql = "insert into product (name, attrs) values ('late', %s)"
             await conn.cursor().executemany(sql, LATE)
-        assert (link.memory.reads, link.memory.reads_in_loop) == (1, 0)
+        assert state.alias.reads == 1
         count = "select count(*) from product where name = 'late'"
         assert server.execute(count, dbname="piped") == [(4,)]
 
@@ -212,7 +213,7 @@ class TestExecutemany:
 async def test_tasks_cancelled_while_they_enter(shop):
     """A pipeline that nobody leaves must not have begun: at whatever moment it is."""
     async with await psycopg.AsyncConnection.connect(shop, autocommit=True) as conn:
-        _connections.look_after(conn, "mine")
+        tracked_connections.track(conn, "mine")
 
         async def enter():
             async with conn.pipeline():

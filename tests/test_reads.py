@@ -14,6 +14,7 @@ from psycopg.pq import TransactionStatus
 
 from django_pg_hot_async import forget, pool
 from django_pg_hot_async._core.connection import state_of
+from django_pg_hot_async._django import connections as tracked_connections
 
 from .scenarios import (
     ANVIL,
@@ -135,9 +136,10 @@ def test_transaction_trust_asks_along_with_each_statement(shop, reads):
 
 
 def test_transaction_trust_with_parameters(shop, reads):
-    for binding in (False, True):
+    """A server that nothing is known of is read first, as a message of its own."""
+    for binding, count in ((False, 1 + 3), (True, 3)):
         shop(server_side_binding=binding)
-        with trust("transaction"), connection.cursor() as cursor, reads(3):
+        with trust("transaction"), connection.cursor() as cursor, reads(count):
             for value in ({"a": "1"}, {"b": None}, {}):
                 cursor.execute("select %s -> 'a'", [value])
                 assert cursor.fetchone() == (value.get("a"),)
@@ -150,37 +152,71 @@ def test_a_parameter_can_come_first(shop, reads):
 
 
 def test_builtin_types_cost_nothing(shop, reads):
-    with reads(0):
-        ask_for("select 1, 'x', now(), '{}'::jsonb, '{a}'::text[], 'a'::tsvector")
+    """A statement that is met for the first time is asked along with, in one message."""
+    query = "select 1, 'x', now(), '{}'::jsonb, '{a}'::text[], 'a'::tsvector"
+    with trust("transaction"):
+        with reads(1):
+            ask_for(query)
+        with reads(0):
+            for _ in range(2):
+                ask_for(query)
+                connection.close()
+
+
+def test_a_read_travels_in_the_message_of_the_first_statement(shop, green):
+    connection.ensure_connection()
+    with green.statements() as statements:
+        assert ask_for(SELECT) == ROW
+    [text] = statements
+    assert text.startswith(f"{SELECT}\n;{READ}")
 
 
 def test_an_untracked_type_is_asked_about_once(shop, reads):
+    """After the read that travels with the statement: its OID has turned up then."""
+    ask_for("select 1")
     with reads(1):
         for _ in range(3):
             assert ask_for("select feels, array[feels] from product limit 1") == (
                 "ok",
                 "{ok}",
             )
-    # One that is made later may be a tracked one.
+    # One that is made later may be a tracked one: a read, and the question what it is.
     ask_for("create type pg_temp.passing as enum ('x')")
-    with reads(1):
+    with reads(2):
         for _ in range(3):
             assert ask_for("select 'x'::pg_temp.passing") == ("x",)
 
 
 def test_server_trust_shares_what_is_untracked(shop, reads):
-    with trust("server"), reads(1):
-        for _ in range(3):
+    with trust("server"):
+        with reads(2):
             assert ask_for("select feels from product limit 1") == ("ok",)
-            connection.close()
+        connection.close()
+        with reads(0):
+            for _ in range(3):
+                assert ask_for("select feels from product limit 1") == ("ok",)
+                connection.close()
+
+
+def test_what_is_untracked_is_confirmed_with_the_rest(shop, reads):
+    with trust("transaction"):
+        with reads(2):
+            assert ask_for("select feels from product limit 1") == ("ok",)
+        connection.close()
+        with reads(3):
+            for _ in range(3):
+                assert ask_for("select feels from product limit 1") == ("ok",)
+                connection.close()
 
 
 def test_a_missing_type_costs_nothing_to_read_rows(green, shop, reads):
     green.create_database("bare")
     try:
         shop(dbname="bare")
-        with reads(0):
+        with reads(1):
             assert ask_for("select 1") == (1,)
+        with reads(0):
+            assert ask_for("select 2") == (2,)
         with (
             reads(1),
             pytest.raises(ProgrammingError, match="cannot adapt type 'dict'"),
@@ -371,17 +407,18 @@ class TestCursors:
 
 
 class TestReadAhead:
-    """While rows arrive nothing can be read: it is done before, where it is due."""
+    """While rows arrive nothing can be asked: it is done before, where it is due."""
 
     @pytest.mark.parametrize("level", ["auto", "server", "connection", "transaction"])
     def test_stream_in_a_fresh_process(self, shop, reads, caplog, level):
         with trust(level), connection.cursor() as cursor:
             with reads(1):
                 assert list(cursor.stream(SELECT)) == [ROW]
-            with reads(1 if level == "result" else 0):
+            with reads(1 if level == "transaction" else 0):
                 assert list(cursor.stream(SELECT)) == [ROW]
-            assert list(cursor.stream("select feels from product")) == [("ok",)]
-        assert "cannot be verified" not in caplog.text
+            sql = "select feels from product where name = 'anvil'"
+            assert list(cursor.stream(sql)) == [("ok",)]
+        assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
 
     def test_stream_of_a_type_that_was_created_since(self, shop, green):
         """Another connection was told of fewer types: that does not do here."""
@@ -395,33 +432,20 @@ class TestReadAhead:
                 rows = list(cursor.stream("select 'a=>1'::hstore"))
             assert rows == [({"a": "1"},)]
 
-    def test_stream_after_a_check_of_the_pool(self, green):
-        """Which has confirmed what was there before, and no more."""
-        with (
-            own_database(green, "ahead", []),
-            psycopg.connect(green.conninfo("ahead"), autocommit=True) as conn,
-        ):
-            green.execute(CITEXT, dbname="ahead")
-            pool.configure("mine")(conn)
-            green.execute(HSTORE, dbname="ahead")
-            pool.check("mine")(conn)
-            rows = list(conn.cursor().stream("select 'a=>1'::hstore"))
-            assert rows == [({"a": "1"},)]
-
     def test_in_the_transaction_that_psycopg_begins(self, green):
         """So that no pooler sends them to two servers."""
         with psycopg.connect(green.conninfo("shop")) as conn:
-            _connections.look_after(conn, "mine")
+            tracked_connections.track(conn, "mine")
             with green.statements() as statements:
                 assert list(conn.cursor().stream(SELECT)) == [ROW]
             said = [text.split()[0] for text in statements]
             assert said == ["BEGIN", "/*", "select"]
 
-    async def test_no_loop_is_held(self, green):
+    async def test_what_an_async_connection_awaits(self, green):
         async with await psycopg.AsyncConnection.connect(
             green.conninfo("shop"), autocommit=True
         ) as conn:
-            link = _connections.look_after(conn, "mine")
+            state = tracked_connections.track(conn, "mine")
             rows = [row async for row in conn.cursor().stream(SELECT)]
             assert rows == [ROW]
             forget("mine")
@@ -432,7 +456,7 @@ class TestReadAhead:
             async with conn.pipeline():
                 cursor = await conn.execute("select %s -> 'a'", [{"a": "1"}])
                 assert await cursor.fetchone() == ("1",)
-        assert (link.memory.reads, link.memory.reads_in_loop) == (3, 0)
+        assert state.alias.reads == 3
 
     def test_nothing_is_sent_where_there_is_nothing_to_read(self, green, reads):
         with psycopg.connect(green.conninfo("shop"), autocommit=True) as conn, reads(0):
@@ -513,9 +537,9 @@ class TestReadAhead:
                 pipeline.sync()
                 assert first.fetchone() == ("1",)
                 assert second.fetchone() == third.fetchone() == ROW
+        # The pipeline has one sync: it is one transaction.
         seen = len([text for text in statements if READ in text])
-        # Under "result" each, where the one before has ended.
-        assert seen == 1 or (seen > 1 and level == "result")
+        assert seen == 1
 
     @pytest.mark.parametrize("level", ["auto", "server", "connection", "transaction"])
     def test_rows_that_executemany_returns(self, shop, reads, level):
@@ -532,33 +556,30 @@ class TestReadAhead:
             cursor.executemany("select %s", [["x"]] * 3)
 
 
-class TestNothingCanBeRead:
-    """Trust ends within a pipeline: what was read before has to do."""
+class TestTrustEndsInAPipeline:
+    """Trust ends within a pipeline: the server is asked in it."""
 
     def test_pipeline_in_which_trust_ends(self, shop, reads, caplog):
         ask_for(SELECT)
-        with reads(0), no_time_to_read(connection.connection) as ask:
+        with reads(1), no_time_to_read(connection.connection) as ask:
             forget("default")
             assert ask("attrs, tags, parts") == ROW
-        assert caplog.messages[-1].startswith("default: OIDs of PostgreSQL")
-        assert "cannot be verified now (transaction status" in caplog.text
-        assert caplog.records[-1].levelno == logging.WARNING
-        with reads(1):
+        assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
+        with reads(0):
             assert ask_for(SELECT) == ROW
 
-    def test_what_this_connection_was_told_before_what_others_were(self, shop, blue):
+    def test_what_another_connection_was_told_explains_nothing_here(self, shop, blue):
         """Two servers behind one address: the other's OIDs explain nothing here."""
         shop(blue)
         assert ask_for(SELECT) == ROW
-        other = link_of(connection.connection)
+        other = state_of(connection.connection)
         shop()
         assert ask_for(SELECT) == ROW
-        link = link_of(connection.connection)
-        assert other is not None and other.snapshot and link is not None
+        state = state_of(connection.connection)
+        assert other is not None and other.snapshot and state is not None
         with no_time_to_read(connection.connection) as ask:
-            epoch = link.memory.epoch
-            link.memory.learn(link.server, other.snapshot, epoch=epoch, moved=True)
-            assert link.snapshot is None
+            state.alias.learn(state.server, other.snapshot)
+            assert state.snapshot is None
             assert ask("attrs, tags, parts") == ROW
 
     def test_fetch_after_close(self, shop):
@@ -581,11 +602,11 @@ def test_a_lost_connection_is_the_databases_own_error(shop, green):
 
 
 def test_a_psycopg_connection_that_is_not_ours_is_left_alone(shop, green):
-    """The template may be anybody's; without a link psycopg's own rules hold."""
+    """The template may be anybody's; untracked, psycopg's own rules hold."""
     with psycopg.connect(
         green.conninfo("shop"), context=connection.get_connection_params()["context"]
     ) as conn:
-        assert link_of(conn) is None
+        assert state_of(conn) is None
         row = conn.execute(SELECT).fetchone()
         assert row is not None and isinstance(row[0], str)
         with pytest.raises(psycopg.ProgrammingError, match="cannot adapt type 'dict'"):

@@ -12,22 +12,18 @@ from typing import Any
 
 import psycopg
 import pytest
+from django.db import OperationalError
 from django.test.utils import override_settings
 from psycopg.types.enum import EnumInfo
 
-from django_pg_hot_async import (
-    _connections,
-    _memory,
-    _tracking,
-    forget,
-    pool,
-    register_type,
-    status,
-)
+from django_pg_hot_async import forget, pool, register_type, status
 from django_pg_hot_async._core.catalog import Catalog, TypeRow
-from django_pg_hot_async._core.types import HSTORE, Registry
+from django_pg_hot_async._core.runtime import runtime
 from django_pg_hot_async._core.server import Server
 from django_pg_hot_async._core.snapshot import Snapshot
+from django_pg_hot_async._core.types import HSTORE, Registry
+from django_pg_hot_async._django import connections as tracked_connections
+from django_pg_hot_async._django.declare import GROUP
 from django_pg_hot_async._operator.status import is_release
 
 from .scenarios import (
@@ -40,7 +36,6 @@ from .scenarios import (
     database,
     drop_types,
     lead,
-    no_time_to_read,
     own_database,
     read,
     trust,
@@ -51,21 +46,19 @@ NOTHING_COUNTED = {
     "reads": 0,
     "changes": 0,
     "differences": 0,
-    "fallbacks": 0,
-    "reads_in_loop": 0,
-    "seconds_in_loop": 0.0,
+    "unexplained": 0,
 }
 
 
 @contextmanager
 def declared():
     """Take back, at the end, what was declared in the block."""
-    before = _tracking.declared()
+    before = runtime.group(GROUP)
     try:
         yield
     finally:
-        _tracking.declare(before)
-        _tracking.renew()
+        runtime.track(GROUP, before)
+        tracked_connections.renew()
 
 
 def connect():
@@ -114,7 +107,7 @@ def test_a_connection_that_met_no_such_type(blue):
     ask_for("select 1")
     assert only() == {
         "alias": "default",
-        "trust": "connection",
+        "trust": "auto",
         "server": described(blue),
         "since": only()["since"],
         "types": None,
@@ -175,32 +168,22 @@ def test_types_created_anew_are_a_difference(blue):
         assert entry["since"] > since
 
 
-def fall_back():
-    """Have OIDs used that cannot be verified: trust ends in a pipeline."""
-    connection.close()
-    connection.ensure_connection()
-    with no_time_to_read(connection.connection) as ask:
-        forget("default")
-        assert ask("attrs")
+GONE = "create type gone as enum ('x'); select 'x'::gone; drop type gone"
 
 
-def test_a_result_that_cannot_be_verified_is_a_fallback(blue):
+def be_refused():
+    """Have a result refused: once it has arrived, its type is on no server."""
+    with pytest.raises(OperationalError, match="no such type; run the statement again"):
+        ask_for(GONE)
+
+
+def test_a_result_that_no_server_can_explain_is_counted(blue):
     lead_to(blue)
-    fall_back()
-    counts = only()["counts"]
-    assert counts.pop("fallbacks") >= 1
-    assert {**counts, "fallbacks": 0} == {**NOTHING_COUNTED, "reads": 1}
-
-
-async def test_a_read_that_held_the_loop(blue):
-    conn = await psycopg.AsyncConnection.connect(blue.conninfo("shop"))
-    async with conn:
-        _connections.look_after(conn, "jobs")
-        cursor = await conn.execute(SELECT)
-        assert await cursor.fetchone() == ({"weight": "9 kg", "gone": None},)
-    counts = only()["counts"]
-    assert 0 < counts.pop("seconds_in_loop") < 5
-    assert (counts["reads"], counts["reads_in_loop"]) == (1, 1)
+    be_refused()
+    assert only()["counts"] == {**NOTHING_COUNTED, "reads": 1, "unexplained": 1}
+    be_refused()
+    read()
+    assert only()["counts"]["unexplained"] == 2
 
 
 def test_the_label_of_a_pool(blue):
@@ -214,9 +197,10 @@ def test_the_label_of_a_pool(blue):
 
 def test_trust_is_that_of_the_settings(blue):
     lead_to(blue)
-    with trust("checkout"):
-        read()
-        assert only()["trust"] == "checkout"
+    for level in ("transaction", "server", "connection", "auto"):
+        with trust(level):
+            read()
+            assert only()["trust"] == level
 
 
 def test_forgotten_types_are_known_but_not_trusted(blue):
@@ -330,7 +314,7 @@ def test_nothing_is_sent_or_waited_for(blue):
     with blue.statements() as statements:
         blue.suspend()
         try:
-            with _memory._lock:
+            with runtime.lock:
                 assert only() == told
         finally:
             blue.resume()
@@ -340,7 +324,7 @@ def test_nothing_is_sent_or_waited_for(blue):
 def test_while_other_threads_are_at_it():
     """The types are those of the server they are shown with."""
     registry = Registry.of((HSTORE,))
-    memory = _memory.alias("default")
+    memory = runtime.alias("default")
     servers = [Server(180000 + n, "127.0.0.1", str(n), "shop") for n in range(4)]
     snapshots = [
         Snapshot.of(
@@ -358,7 +342,7 @@ def test_while_other_threads_are_at_it():
         while not done.is_set():
             for server, snapshot in zip(servers, snapshots, strict=True):
                 memory.arrive(server)
-                memory.learn(server, snapshot, epoch=memory.epoch, moved=False)
+                memory.learn(server, snapshot)
 
     threads = [threading.Thread(target=move) for _ in range(2)]
     for thread in threads:
@@ -411,4 +395,4 @@ def test_after_settings_changed(blue):
     read()
     with override_settings(PG_HOT_ASYNC={"ALIASES": {"default": {"TRUST": "server"}}}):
         assert only()["trust"] == "server"
-    assert only()["trust"] == "connection"
+    assert only()["trust"] == "auto"

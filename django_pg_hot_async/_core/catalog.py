@@ -15,6 +15,8 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from psycopg import errors, generators, pq
@@ -53,7 +55,8 @@ _ASCII = b"pg_catalog.encode(%s, 'escape')" % _BYTES
 _READ = (
     b"""\
 %s\
-SELECT pg_catalog.pg_postmaster_start_time(), pg_catalog.pg_backend_pid(),
+SELECT pg_catalog."extract"('epoch', pg_catalog.pg_postmaster_start_time()),
+       pg_catalog.pg_backend_pid(),
        pg_catalog.current_setting('server_version_num'),
        pg_catalog.current_setting('transaction_isolation'),
        """
@@ -149,7 +152,7 @@ class TypeRow:
     subtype: int = 0
     """Of a range or multirange: the OID of what it is a range of."""
     relation: int = 0
-    """Of a composite type: the OID of its ``pg_class`` row, which has the attributes."""
+    """Of a composite type: the OID of its row in ``pg_class``."""
 
     @property
     def regtype(self) -> str:
@@ -163,9 +166,9 @@ class Catalog:
 
     version: int
     """The server's own word: ``server_version_num``."""
-    start: bytes = b""
-    """When its postmaster started, as the session writes times: no two servers, and
-    no server after a restart, give the same answer."""
+    start: int = 0
+    """When its postmaster started, in µs since 1970: no two servers, and no server
+    after a restart, give the same answer. 0 where nothing was read."""
     database: str = ""
     pid: int = 0
     """Of the backend that answered."""
@@ -193,15 +196,19 @@ def quote_name(name: str) -> str:
     return '"{}"'.format(name.replace('"', '""'))
 
 
-_LAST_NAME = re.compile(r'(?:^|\.)(?:"((?:[^"]|"")+)"|([^".]+))$')
+_PART = r'(?:"((?:[^"]|"")+)"|([^".]+))'
+_NAME = re.compile(rf"(?:{_PART}\.)?{_PART}")
 
 
-def bare_name(regtype: str) -> str:
-    """Return the name, without schema and quotes, in what ``regtype`` prints."""
-    match = _LAST_NAME.search(regtype.removesuffix("[]"))
+def parse_name(regtype: str) -> tuple[str | None, str]:
+    """Return the schema, if there is one, and the name in what ``regtype`` prints."""
+    match = _NAME.fullmatch(regtype.removesuffix("[]"))
     if match is None:
-        return regtype
-    return match[2] or match[1].replace('""', '"')
+        return None, regtype
+    schema, bare_schema, name, bare = match.groups()
+    if schema is not None:
+        bare_schema = schema.replace('""', '"')
+    return bare_schema, bare or name.replace('""', '"')
 
 
 def literal(text: str) -> bytes:
@@ -282,7 +289,7 @@ def parse(result: PGresult) -> Catalog:
     start, pid, version, isolation, answer = (
         bytes(result.get_value(0, column) or b"") for column in range(5)
     )
-    found = json.loads(_unescape(answer))
+    found = json.loads(unescape(answer))
     rows = [row for row in found["types"] or () if row[6] != _GONE]
     asked = found["asked"] or {}
     asked_again = rows[:MAX_CONFIRMED]
@@ -290,7 +297,7 @@ def parse(result: PGresult) -> Catalog:
     relations = {row.relation: row for row in types[:MAX_CONFIRMED] if row.kind == "c"}
     return Catalog(
         version=int(version),
-        start=start,
+        start=moment(start),
         database=found["database"],
         pid=int(pid),
         types=types,
@@ -348,22 +355,12 @@ def _type_row(row: Sequence[object]) -> TypeRow:
     )
 
 
-def escape(text: str) -> bytes:
-    """Write *text* as ``encode(..., 'escape')`` does."""
-    return b"".join(
-        b"\\\\"
-        if byte == 92
-        else b"\\%03o" % byte
-        if byte > 127 or not byte
-        else bytes([byte])
-        for byte in text.encode()
-    )
-
-
 _ESCAPED = re.compile(rb"\\(\\|[0-7]{3})")
 
 
-def _unescape(data: bytes) -> str:
+def unescape(data: bytes) -> str:
+    """Return what ``encode(..., 'escape')`` has written *data* for."""
+
     def original(match: re.Match[bytes]) -> bytes:
         return b"\\" if match[1] == b"\\" else bytes([int(match[1], 8)])
 
@@ -371,6 +368,30 @@ def _unescape(data: bytes) -> str:
 
 
 # Confirmations
+
+
+_START = b"pg_catalog.\"extract\"('epoch', pg_catalog.pg_postmaster_start_time())"
+_ISO = re.compile(
+    rb"(\d+)-(\d+)-(\d+) (\d+):(\d+):(\d+)(?:\.(\d+))?([+-])(\d+)(?::(\d+))?(?::(\d+))?"
+)
+
+
+def moment(text: bytes) -> int:
+    """Return the time that *text* is, in µs since 1970; 0 where it cannot be read.
+
+    It is a number of seconds, or a time in the ISO format, whatever the time zone.
+    """
+    match = _ISO.fullmatch(text)
+    if match is None:
+        try:
+            return int(Decimal(text.decode()) * 1_000_000)
+        except ArithmeticError:
+            return 0
+    year, month, day, hour, minute, second = map(int, match.groups()[:6])
+    since = datetime(year, month, day, hour, minute, second) - datetime(1970, 1, 1)
+    zone = int(match[9]) * 3600 + int(match[10] or 0) * 60 + int(match[11] or 0)
+    seconds = since.days * 86400 + since.seconds - (zone if match[8] == b"+" else -zone)
+    return seconds * 1_000_000 + int((match[7] or b"").ljust(6, b"0"))
 
 
 # A label that a value has is one that its enum has, and a range keeps its subtype. The
@@ -387,22 +408,24 @@ def _list(oids: Iterable[int]) -> bytes:
 
 
 def confirm(
-    lineages: Sequence[Catalog],
+    catalogs: Sequence[Catalog],
     *,
     is_ascii: bool,
+    is_iso: bool,
     wants_pid: bool,
     wants_database: bool,
 ) -> bytes:
     """Return the statement that has a server confirm what it is and has.
 
-    Its columns are the postmaster's start time, what the server calls the OIDs of each
-    of *lineages*, and then the types of the attributes of their composite types, where
-    there are any; the database and the backend's PID where they are wanted. Each column
-    costs about two hundredths of a small statement. *is_ascii*: the session's
-    client encoding can write any name (UTF-8), else names come escaped.
+    Its columns are the postmaster's start time; for each of *catalogs* what the server
+    calls its OIDs, and the types of the attributes of its composite types, where there
+    are any; the database and the backend's PID where they are wanted. Each column costs
+    about two hundredths of a small statement. *is_ascii*: the session's client encoding
+    can write any name (UTF-8), else names come escaped. *is_iso*: its DateStyle is one
+    that can be read back.
     """
-    columns = [b"pg_catalog.pg_postmaster_start_time()"]
-    for catalog in lineages:
+    columns = [b"pg_catalog.pg_postmaster_start_time()" if is_iso else _START]
+    for catalog in catalogs:
         column = b"'{%s}'::pg_catalog.regtype[]" % _list(catalog.confirmed)
         columns.append(column if is_ascii else _ASCII % (column + b"::pg_catalog.text"))
         if catalog.relations:
@@ -425,7 +448,9 @@ def find_paths(names: Iterable[str]) -> bytes:
     return MARK + b"SELECT " + b", ".join(columns)
 
 
-def assert_served_by(catalog: Catalog, paths: dict[str, int]) -> bytes:
+def assert_served_by(
+    catalog: Catalog, paths: dict[str, int], *, wants_database: bool
+) -> bytes:
     """Return the statement that fails unless the server is that of *catalog*.
 
     In front of a statement, in one message, it keeps the statement from being executed
@@ -433,12 +458,16 @@ def assert_served_by(catalog: Catalog, paths: dict[str, int]) -> bytes:
     to by their bare names: OIDs, or 0. The error is ``22P02``: a text that says what
     happened is no integer. It is no constant, so nothing evaluates it early.
     """
-    start = catalog.start.decode(errors="surrogateescape")
     conditions = [
-        b"pg_catalog.pg_postmaster_start_time()::pg_catalog.text"
-        b" OPERATOR(pg_catalog.=) " + literal(start)
+        b"%s OPERATOR(pg_catalog.*) 1000000 OPERATOR(pg_catalog.=) %d"
+        % (_START, catalog.start)
     ]
-    if catalog.confirmed:
+    if wants_database:
+        conditions.append(
+            b"pg_catalog.current_database()::pg_catalog.text OPERATOR(pg_catalog.=) %s"
+            % literal(catalog.database)
+        )
+    if catalog.confirmed and catalog.names:
         conditions.append(
             b"'{%s}'::pg_catalog.regtype[]::pg_catalog.text OPERATOR(pg_catalog.=) %s"
             % (_list(catalog.confirmed), literal(catalog.names))

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from psycopg.abc import PQGen
     from psycopg.pq.abc import PGconn, PGresult
 
-    from .runtime import Alias, Answer, Confirmation
+    from .confirmation import Answer, Confirmation
+    from .runtime import Alias
     from .types import TrackedType
 
 logger = logging.getLogger("django_pg_hot_async")
@@ -299,8 +300,12 @@ class ConnectionState:
         if self._must_read:
             return None
         is_ascii = pgconn.parameter_status(b"client_encoding") in (b"UTF8", None)
+        style = pgconn.parameter_status(b"DateStyle")
         return self.alias.confirmation(
-            self.server, is_ascii=is_ascii, wants_pid=self.is_straight is None
+            self.server,
+            is_ascii=is_ascii,
+            is_iso=style is not None and style.startswith(b"ISO"),
+            wants_pid=self.is_straight is None,
         )
 
     def verify(self, connection: Any) -> PQGen[Snapshot]:
@@ -315,27 +320,25 @@ class ConnectionState:
         confirmation = self.confirmation(pgconn)
         if confirmation is not None:
             result = yield from _catalog.ask(pgconn, confirmation.statement, encoding)
-            answer = confirmation.parse(result)
-            snapshot = self.explain(confirmation, answer, pgconn)
+            answer = confirmation.read(result)
+            snapshot = self.explain(answer, pgconn)
             if snapshot is not None:
                 yield from self.adopt(snapshot, connection)
                 return snapshot
         start = None if answer is None else answer.start
         return (yield from self.read(connection, start))
 
-    def explain(
-        self, confirmation: Confirmation, answer: Answer, pgconn: PGconn
-    ) -> Snapshot | None:
+    def explain(self, answer: Answer, pgconn: PGconn) -> Snapshot | None:
         """Return the snapshot that *answer* confirms; None where a read is due."""
         if answer.pid is not None:
             self.note_backend(answer.pid, pgconn)
-        snapshot = confirmation.explain(answer)
+        snapshot = answer.snapshot
         if snapshot is not None and snapshot.registry is runtime.registry:
             self.alias.promote(self.server, snapshot)
             return snapshot
         return None
 
-    def read(self, connection: Any, start: bytes | None = None) -> PQGen[Snapshot]:
+    def read(self, connection: Any, start: int | None = None) -> PQGen[Snapshot]:
         """Read the types, from the server whose postmaster started at *start*.
 
         None is any. In autocommit behind a pooler each message may reach another
@@ -382,8 +385,8 @@ class ConnectionState:
         before = self.last
         self._trust(snapshot)
         if snapshot.ambiguous:
-            pgconn = connection.pgconn
-            self._search_path = pgconn.parameter_status(b"search_path")
+            status = connection.pgconn.parameter_status
+            self._search_path = status(b"search_path") if snapshot.knows_paths else None
         change = self.alias.meet(self.server, snapshot)
         if change is not None:
             runtime.announce(change, True)
@@ -417,7 +420,7 @@ class ConnectionState:
             result = yield from _catalog.ask(pgconn, statement, encoding)
             catalog = _catalog.parse(result)
             self.note_backend(catalog.pid, pgconn)
-            if catalog.start != snapshot.catalog.start != b"":
+            if catalog.start != snapshot.catalog.start != 0:
                 if (
                     self.level is Trust.TRANSACTION
                     and not self.is_straight
@@ -452,7 +455,8 @@ class ConnectionState:
             }
         else:
             raise self.refuse("one server after the other answers")
-        self.alias.extend(self.server, original, snapshot)
+        if snapshot is not original:
+            self.alias.extend(self.server, snapshot)
         if self._snapshot is original or self.last is original:
             if self._snapshot is original:
                 self._snapshot = snapshot
@@ -468,7 +472,7 @@ class ConnectionState:
         seen = {oid for row in catalog.types for oid in (row.oid, row.array_oid)}
         names = runtime.registry.question.names
         for oid in sorted(oids - seen):
-            called = _catalog.bare_name(catalog.asked[oid])
+            _, called = _catalog.parse_name(catalog.asked[oid])
             if called in names:
                 raise psycopg.errors.SerializationFailure(
                     f"the type {called} was created after the snapshot of this"

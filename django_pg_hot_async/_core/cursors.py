@@ -473,8 +473,8 @@ def _carry(
             catalog = _catalog.parse(answer)
             snapshot = yield from state.learn(catalog, connection)
         else:
-            said = confirmation.parse(answer)
-            found = state.explain(confirmation, said, pgconn)
+            said = confirmation.read(answer)
+            found = state.explain(said, pgconn)
             if found is None:
                 found = yield from state.read(connection, said.start)
             else:
@@ -589,7 +589,9 @@ def _assert(
         tracked.name: row.oid if (row := snapshot.sent.get(tracked)) else 0
         for tracked in snapshot.ambiguous
     }
-    front = _catalog.assert_served_by(snapshot.catalog, paths)
+    front = _catalog.assert_served_by(
+        snapshot.catalog, paths, wants_database=snapshot.needs_database
+    )
     send = functools.partial(_send_extended, cursor, pgq, fmt, prep, name)
     answer, *others = yield from _in_pipeline(pgconn, _sending(pgconn, front), send)
     if answer[-1].status == TUPLES_OK:
@@ -999,7 +1001,11 @@ def _copy_there(
     query = cursor._convert_query(statement)
     cursor._query = query
     pgconn.send_query(
-        _catalog.assert_served_by(snapshot.catalog, {}) + b";\n" + query.query
+        _catalog.assert_served_by(
+            snapshot.catalog, {}, wants_database=snapshot.needs_database
+        )
+        + b";\n"
+        + query.query
     )
     results = yield from generators.execute(pgconn)
     if results[0].status == FATAL_ERROR:

@@ -192,7 +192,11 @@ def _resolve(
     psycopg's own error if there is none (`psycopg.ProgrammingError`).
     """
     snapshot = _snapshot(context, state)
-    found = snapshot.find_dumper(key, PyFormat.from_pq(resolver.format))
+    format = PyFormat.from_pq(resolver.format)
+    found = snapshot.find_dumper(key, format)
+    if snapshot.has_failures:
+        for failed in snapshot.failed_for(key, format):
+            check_usable(failed, context)
     if found is None:
         return resolver.default_for(key)(key, context)
     if found.oid < SURROGATES:
@@ -347,7 +351,6 @@ def _resolve_by_oid(
     format: pq.Format, oid: int, key: type, context: AdaptContext | None
 ) -> abc.Dumper:
     state = state_of(context.connection) if context is not None else None
-    adapters = psycopg.adapters
     if state is not None and context is not None and oid >= FIRST_NORMAL_OID:
         snapshot = _snapshot(context, state)
         number = oid if oid >= SURROGATES else snapshot.numbers.get(oid, 0)
@@ -362,32 +365,34 @@ def _resolve_by_oid(
                         f"{state.alias.name}: cannot send the type{name}: the server"
                         " has none, or the search_path leads to none of several"
                     )
-            # Under what is sent: one shape may be another tenant's.
-            adapters = snapshot.registration.adapters
             if surrogate is not None:
-                adapters = Registrations.of(surrogate)
-                dumper = adapters.get_dumper_by_oid(number, format)(key, context)
+                dumper = _dumper_of(surrogate, number, oid, format)(key, context)
                 return _with_oid(dumper, oid, snapshot, surrogate, context)
-    # Raises psycopg's own error where it is of no tracked type.
     if oid >= SURROGATES:
         raise psycopg.ProgrammingError("cannot find a dumper for a type to send")
-    return adapters.get_dumper_by_oid(oid, format)(key, context)
+    # Raises psycopg's own error where it is of no tracked type.
+    return psycopg.adapters.get_dumper_by_oid(oid, format)(key, context)
 
 
-class Registrations:
-    """Adapters with one type registered in them, for lookups by its number."""
+def _dumper_of(
+    surrogate: SurrogateType, number: int, oid: int, format: pq.Format
+) -> type[abc.Dumper]:
+    """Return psycopg's dumper of a type, or of arrays of it, as *number* says."""
+    try:
+        return _registered(surrogate).get_dumper_by_oid(number, format)
+    except psycopg.ProgrammingError:
+        name = f"{surrogate.tracked}{'[]' if number == surrogate.array_oid else ''}"
+        raise psycopg.ProgrammingError(
+            f"cannot find a dumper for type {name} (oid {oid}) format {format.name}"
+        ) from None
 
-    @staticmethod
-    @functools.lru_cache(maxsize=256)
-    def of(surrogate: SurrogateType) -> AdaptersMap:
-        """Return the adapters that *surrogate* is registered in."""
-        adapters = AdaptersMap(psycopg.adapters)
-        for format in pq.Format:
-            resolve_dumpers_by_oid(
-                adapters, format, functools.partial(_dumper_factory, format)
-            )
-        surrogate.register(adapters)
-        return adapters
+
+@functools.lru_cache(maxsize=256)
+def _registered(surrogate: SurrogateType) -> AdaptersMap:
+    """Return adapters that *surrogate* is registered in, and no other type."""
+    adapters = AdaptersMap(psycopg.adapters)
+    surrogate.register(adapters)
+    return adapters
 
 
 # Before a statement

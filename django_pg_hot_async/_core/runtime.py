@@ -15,26 +15,22 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from time import monotonic
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from . import types as _types
-from .catalog import Catalog, confirm, escape
+from .catalog import Catalog
+from .confirmation import Confirmation
 from .server import Server
 from .snapshot import Snapshot
 from .trust import Trust
 from .types import Registry, TrackedType
 
-if TYPE_CHECKING:
-    from psycopg.pq.abc import PGresult
-
 K = TypeVar("K")
 V = TypeVar("V")
 
 SERVERS_AN_ALIAS = 64
-LINEAGES = 4
+SERVERS_ALIKE = 4
 """How many servers that look the same to a connection are known at a time."""
-PATHS = 16
-"""How many search_paths a server's answers are known under."""
 BARE_STATEMENTS = 2048
 """How many statements are remembered to carry no tracked type."""
 BARE_LENGTH = 8192
@@ -48,88 +44,17 @@ REASON_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Lineage:
-    """A server, and the types it had when it was last read."""
-
-    snapshot: Snapshot
-    """The newest answer."""
-    answers: Mapping[tuple[bytes, bytes, bytes], Snapshot]
-    """What each known answer to a confirmation means, by start time, names and types of
-    attributes: the text of the first two depends on the session."""
-
-
-@dataclass(frozen=True, slots=True)
 class Known:
-    """The servers that look the same to a connection; the newest first."""
+    """The servers that look the same to a connection, as last read; newest first."""
 
-    lineages: tuple[Lineage, ...]
+    snapshots: tuple[Snapshot, ...]
     is_trusted: bool = True
     """Whether nothing has contradicted the newest answer since."""
 
     @property
     def snapshot(self) -> Snapshot:
         """The newest answer."""
-        return self.lineages[0].snapshot
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The answer to a confirmation."""
-
-    start: bytes
-    types: tuple[tuple[bytes, bytes], ...]
-    """For each lineage: what its OIDs are called, the types of attributes."""
-    database: bytes | None
-    pid: int | None
-
-
-class Confirmation:
-    """The question whether one of *lineages* is what answers, and what answers mean."""
-
-    def __init__(
-        self, lineages: tuple[Lineage, ...], *, is_ascii: bool, wants_pid: bool
-    ) -> None:
-        self.key = (lineages, is_ascii, wants_pid)
-        self._lineages = lineages
-        self._wants_pid = wants_pid
-        # Two databases of one server may have been made from one template. Then
-        # extensions are the same in both, and other types need not be.
-        self._wants_database = not all(
-            lineage.snapshot.catalog.confirmed and not lineage.snapshot.has_shapes
-            for lineage in lineages
-        )
-        self.statement = confirm(
-            [lineage.snapshot.catalog for lineage in lineages],
-            is_ascii=is_ascii,
-            wants_pid=wants_pid,
-            wants_database=self._wants_database,
-        )
-
-    def parse(self, result: PGresult) -> Answer:
-        """Return what the *result* of the statement says."""
-        start, *values = (
-            bytes(result.get_value(0, column) or b"")
-            for column in range(result.nfields)
-        )
-        pid = int(values.pop()) if self._wants_pid else None
-        database = values.pop() if self._wants_database else None
-        types = []
-        for lineage in self._lineages:
-            names = values.pop(0)
-            has_more = bool(lineage.snapshot.catalog.relations)
-            types.append((names, values.pop(0) if has_more else b""))
-        return Answer(start, tuple(types), database, pid)
-
-    def explain(self, answer: Answer) -> Snapshot | None:
-        """Return the snapshot that *answer* confirms, if any."""
-        for lineage, types in zip(self._lineages, answer.types, strict=True):
-            snapshot = lineage.answers.get((answer.start, *types))
-            if snapshot is not None and answer.database in (
-                None,
-                escape(snapshot.catalog.database),
-            ):
-                return snapshot
-        return None
+        return self.snapshots[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +109,7 @@ class Alias:
         # When each server was last reached from another, in seconds.
         self._seen: Mapping[Server, float] = MappingProxyType({})
         self._met: Mapping[object, float] = MappingProxyType({})
-        self._confirmations: Mapping[Server, Confirmation] = MappingProxyType({})
+        self._confirmations: Mapping[object, Confirmation] = MappingProxyType({})
 
     # Statements
 
@@ -220,17 +145,20 @@ class Alias:
         return known
 
     def confirmation(
-        self, server: Server, *, is_ascii: bool, wants_pid: bool
+        self, server: Server, *, is_ascii: bool, is_iso: bool, wants_pid: bool
     ) -> Confirmation | None:
         """Return what has *server* confirm what is known; None where nothing is."""
         known = self.recall(server)
         if known is None:
             return None
-        key = (known.lineages, is_ascii, wants_pid)
-        found = self._confirmations.get(server)
+        key = (known.snapshots, is_ascii, is_iso, wants_pid)
+        place = (server, *key[1:])
+        found = self._confirmations.get(place)
         if found is None or found.key != key:
-            found = Confirmation(known.lineages, is_ascii=is_ascii, wants_pid=wants_pid)
-            self._confirmations = _with(self._confirmations, server, found)
+            found = Confirmation(
+                known.snapshots, is_ascii=is_ascii, is_iso=is_iso, wants_pid=wants_pid
+            )
+            self._confirmations = _with(self._confirmations, place, found)
         return found
 
     def arrive(self, server: Server) -> Change | None:
@@ -262,55 +190,36 @@ class Alias:
         An answer that contradicts the one before withdraws the trust of all connections
         at "connection" and "server", which have it confirmed when they next need it.
         """
-        catalog = snapshot.catalog
-        attributes = catalog.attributes.encode()
         with self._runtime.lock:
             self.reads += 1
             known = self.servers.get(server)
-            lineages = () if known is None else known.lineages
-            same = next((one for one in lineages if _is_same(one, snapshot)), None)
-            answers = {} if same is None else dict(same.answers)
-            # As UTF-8, and as ASCII where the session's encoding may not do.
-            for names in {catalog.names.encode(), escape(catalog.names)}:
-                answers.pop((catalog.start, names, attributes), None)
-                answers[catalog.start, names, attributes] = snapshot
-            while len(answers) > PATHS:
-                del answers[next(iter(answers))]
             # On the server itself, types that were made anew replace what they were.
-            others = tuple(
-                one
-                for one in lineages
-                if one is not same and not _is_same_place(one.snapshot, snapshot)
+            others = (
+                ()
+                if known is None
+                else tuple(
+                    one for one in known.snapshots if not one.is_same_place(snapshot)
+                )
             )
-            lineage = Lineage(snapshot, MappingProxyType(answers))
-            self._remember(server, Known((lineage, *others)[:LINEAGES]))
+            self._remember(server, Known((snapshot, *others)[:SERVERS_ALIKE]))
             changed = known is not None and known.snapshot.is_changed(snapshot)
             if changed:
                 self.differences += 1
                 self.generation += 1
         return self.meet(server, snapshot)
 
-    def extend(self, server: Server, old: Snapshot, new: Snapshot) -> None:
-        """Remember *new*, which knows more than *old*, in its place."""
+    def extend(self, server: Server, snapshot: Snapshot) -> None:
+        """Remember what *snapshot* knows of its server besides what was known."""
         with self._runtime.lock:
             self.reads += 1
             known = self.servers.get(server)
-            if known is None or old is new:
-                return
-            lineages = tuple(
-                replace(
-                    one,
-                    snapshot=new if one.snapshot is old else one.snapshot,
-                    answers=MappingProxyType(
-                        {
-                            key: new if snapshot is old else snapshot
-                            for key, snapshot in one.answers.items()
-                        }
-                    ),
+            if known is not None:
+                snapshots = tuple(
+                    one.joined(snapshot) if one.is_same_place(snapshot) else one
+                    for one in known.snapshots
                 )
-                for one in known.lineages
-            )
-            self._remember(server, replace(known, lineages=lineages))
+                if snapshots != known.snapshots:
+                    self._remember(server, replace(known, snapshots=snapshots))
 
     def meet(self, server: Server, snapshot: Snapshot) -> Change | None:
         """Note that *snapshot* answers for the alias; return what is new in that."""
@@ -347,17 +256,18 @@ class Alias:
         return Change(self.name, old, before, server, snapshot, reached is not None)
 
     def promote(self, server: Server, snapshot: Snapshot) -> None:
-        """Ask for the lineage of *snapshot* first from now on."""
+        """Ask for the server of *snapshot* first from now on."""
         known = self.servers.get(server)
-        if known is None or known.snapshot is snapshot or len(known.lineages) == 1:
+        if known is None or len(known.snapshots) == 1:
+            return
+        if known.snapshot.is_same_place(snapshot):
             return
         with self._runtime.lock:
             known = self.servers.get(server)
-            if known is None:
-                return
-            first = [one for one in known.lineages if _is_same(one, snapshot)]
-            rest = [one for one in known.lineages if one not in first]
-            self._remember(server, replace(known, lineages=(*first, *rest)))
+            if known is not None:
+                first = [one for one in known.snapshots if one.is_same_place(snapshot)]
+                rest = [one for one in known.snapshots if one not in first]
+                self._remember(server, replace(known, snapshots=(*first, *rest)))
 
     def note_move(self) -> None:
         """Note that a statement reached another server than the one expected."""
@@ -402,24 +312,6 @@ class Alias:
 
     def _remember(self, server: Server, known: Known) -> None:
         self.servers = _with(self.servers, server, known)
-
-
-def _is_same(lineage: Lineage, snapshot: Snapshot) -> bool:
-    """Whether *snapshot* is of the same server, with nothing made anew in it."""
-    last = lineage.snapshot
-    return (
-        _is_same_place(last, snapshot)
-        and last.registry is snapshot.registry
-        and not last.is_changed(snapshot)
-    )
-
-
-def _is_same_place(one: Snapshot, other: Snapshot) -> bool:
-    """Whether both are of one database of one server, since it was started."""
-    return (one.catalog.start, one.catalog.database) == (
-        other.catalog.start,
-        other.catalog.database,
-    )
 
 
 def _with(old: Mapping[K, V], key: K, value: V) -> Mapping[K, V]:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 MAX_TYPES = 4096
 """The most types that are known of one server; then those met first are forgotten."""
+MAX_PATHS = 256
+"""The most search_paths that a snapshot is kept under."""
 MAX_UNTRACKED = 1 << 16
 """The most OIDs that are known to be of no tracked type; then the first go."""
 
@@ -174,6 +176,21 @@ class Snapshot:
         except psycopg.ProgrammingError:
             return None
 
+    def failed_for(self, key: type, format: PyFormat) -> list[SurrogateType]:
+        """Return the types for *key* whose register function raised, as they are here.
+
+        Which Python types it is for shows what it registers for a type with nothing
+        in it.
+        """
+        absent = Registration.of(self.registry.absent).adapters
+        try:
+            surrogate = SurrogateType.by_number(absent.get_dumper(key, format).oid)
+        except psycopg.ProgrammingError:
+            return []
+        if surrogate is None:
+            return []
+        return [one for one in self.surrogates_of(surrogate.tracked) if one.failure]
+
     def oid_of(self, number: int) -> int | None:
         """Return the OID to send for a surrogate *number*.
 
@@ -207,9 +224,25 @@ class Snapshot:
         return self._by_oid.get(oid) or self._by_array.get(oid)
 
     @functools.cached_property
-    def has_shapes(self) -> bool:
-        """Whether a type is known here that is more than a name."""
-        return any(one.tracked.has_shape for one in self.rows.values())
+    def needs_database(self) -> bool:
+        """Whether a server's start, and names, do not tell which database answers.
+
+        Two databases of one server may have been made from one template. Then
+        extensions are the same in both, and other types need not be.
+        """
+        has_shapes = any(one.tracked.has_shape for one in self.rows.values())
+        return has_shapes or not self.catalog.confirmed
+
+    @property
+    def knows_paths(self) -> bool:
+        """Whether a confirmation tells of all types that a search_path leads to."""
+        types = self.catalog.types
+        return self.catalog.is_whole and 2 * len(types) <= len(self.catalog.confirmed)
+
+    def is_same_place(self, other: Snapshot) -> bool:
+        """Whether *other* is of the same database of a server, since it started."""
+        mine, theirs = self.catalog, other.catalog
+        return (mine.start, mine.database) == (theirs.start, theirs.database)
 
     def is_of(self, other: Snapshot) -> bool:
         """Whether *other* is this one, under whatever search_path."""
@@ -292,36 +325,42 @@ class Snapshot:
         replaced = {row.oid for row in new}
         types = [row for row in self.catalog.types if row.oid not in replaced]
         return self._with(
-            (*types, *new)[-MAX_TYPES:], self.catalog.visible | catalog.visible
+            (*types, *new)[-MAX_TYPES:], visible=self.catalog.visible | catalog.visible
         )
 
     @functools.cached_property
     def _known(self) -> frozenset[TypeRow]:
         return frozenset(self.catalog.types)
 
-    def seen_from(self, visible: frozenset[int]) -> Snapshot:
-        """Return this snapshot under a search_path that leads to *visible*."""
-        if visible == self.catalog.visible:
+    def joined(self, other: Snapshot) -> Snapshot:
+        """Return this snapshot with the types that *other*, of the same server, has."""
+        new = [row for row in other.catalog.types if row not in self._known]
+        if not new:
             return self
-        found = self._paths.get(visible)
+        return self._with((*self.catalog.types, *new)[-MAX_TYPES:])
+
+    def seen_from(self, visible: frozenset[int], names: str = "") -> Snapshot:
+        """Return this snapshot under a search_path that leads to *visible*.
+
+        *names* is what a confirmation calls the types under that path, if known.
+        """
+        if visible == self.catalog.visible and names in ("", self.catalog.names):
+            return self
+        found = self._paths.get((visible, names))
         if found is None:
-            found = self._with(self.catalog.types, visible)
-            if len(self._paths) >= 64:
+            found = self._with(self.catalog.types, visible=visible, names=names)
+            if len(self._paths) >= MAX_PATHS:
                 self._paths.clear()
-            self._paths[visible] = found
+            self._paths[visible, names] = found
         return found
 
     @functools.cached_property
-    def _paths(self) -> dict[frozenset[int], Snapshot]:
+    def _paths(self) -> dict[tuple[frozenset[int], str], Snapshot]:
         return {}
 
-    def _with(self, types: tuple[TypeRow, ...], visible: frozenset[int]) -> Snapshot:
-        catalog = replace(self.catalog, types=types, visible=visible)
+    def _with(self, types: tuple[TypeRow, ...], **more: Any) -> Snapshot:
+        catalog = replace(self.catalog, types=types, **more)
         return Snapshot(catalog, self.registry, self.untracked)
-
-    def renewed(self, registry: Registry) -> Snapshot:
-        """Return this snapshot for *registry*: what it tells under other types."""
-        return self if registry is self.registry else Snapshot(self.catalog, registry)
 
     # psycopg's registry
 

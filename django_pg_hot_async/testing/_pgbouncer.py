@@ -40,9 +40,11 @@ class PgBouncer:
 
     Runs for the block as a context manager; gone, like a server, when this process
     is. Clients connect to the database *alias* as the user "postgres", without
-    a password. Several servers on one port, each on a loopback address of its own, are
-    used in turn: each new connection of PgBouncer goes to the next one. *config* adds settings of the section ``[pgbouncer]``. 1.18 or newer
+    a password. *config* adds settings of the section ``[pgbouncer]``. 1.18 or newer
     has to be installed: `NotInstalled` is raised otherwise.
+
+    *server* may be a list of servers on one port, each on a loopback address of its
+    own. Each connection that PgBouncer opens then leads to the next one of them.
     """
 
     def __init__(

@@ -14,7 +14,6 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
-from django.conf import settings
 from django.db import connections
 from psycopg import AsyncConnection, OperationalError
 from psycopg.rows import dict_row
@@ -25,11 +24,8 @@ from django_pg_hot_async import pool
 Row: TypeAlias = dict[str, Any]
 
 configure = pool.aconfigure("default")
-"""Reads the types over a connection: here, where that can be awaited."""
-check = pool.acheck("default")
-"""Finds out that a connection has ended; reads the types in the same round trip."""
-verify = configure
-"""Reads them once more, where the transaction has begun."""
+"""Has each new connection tracked: its values are decoded right, whichever server it
+leads to. Nothing is sent."""
 
 # What libpq needs, of all that Django knows.
 _LIBPQ = {"service", "host", "port", "dbname", "user", "password"}
@@ -40,13 +36,9 @@ _pools: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncConnectionPool[Any]] =
 
 @asynccontextmanager
 async def connection() -> AsyncIterator[AsyncConnection[Row]]:
-    """Lend a connection for one transaction, which ends with the block."""
+    """Lend a connection, in autocommit: each statement is a transaction."""
     pool = await open_pool()
-    async with pool.connection() as connection, connection.transaction():
-        if settings.PG_HOT_ASYNC["TRUST"] == "checkout":
-            # A pooler may have moved the connection since it was checked. Now that
-            # the transaction has begun, it stays where it is.
-            await verify(connection)
+    async with pool.connection() as connection:
         yield connection
 
 
@@ -79,7 +71,7 @@ def _make() -> AsyncConnectionPool[Any]:
             # None: a transaction pooler may not know what was prepared elsewhere.
             "prepare_threshold": parameters["prepare_threshold"],
             "row_factory": dict_row,
-            # `connection()` begins and ends the transaction.
+            # Whoever needs a transaction begins it: `connection.transaction()`.
             "autocommit": True,
         },
         configure=configure,
@@ -98,7 +90,7 @@ async def _check(connection: AsyncConnection[Row]) -> None:
     As `asgi_project.pools.check_connection` does, and for the same reason.
     """
     try:
-        await check(connection)
+        await AsyncConnectionPool.check_connection(connection)
     except OperationalError:
         await _pools[asyncio.get_running_loop()].check()
         raise

@@ -1,6 +1,7 @@
 """Settings of a Django project whose database may move to another server.
 
-What matters for the move is marked (1) to (4). The rest is any project's.
+What matters for the move is marked (1) to (3). The rest is any project's. This app
+needs no setting of its own, whichever route leads to the database.
 """
 
 import os
@@ -66,13 +67,10 @@ DATABASES: dict[str, dict[str, Any]] = {
             # request back for some seconds, hence the time limit.
             "pool": {"min_size": 2, "max_size": 8, "timeout": 30},
         },
-        # (2) One request, one transaction. Behind a transaction pooler no
-        # request is then split between the old server and the new one.
-        "ATOMIC_REQUESTS": True,
     }
 }
 
-# (3) That a connection has ended is found out when the pool hands it out, not by
+# (2) That a connection has ended is found out when the pool hands it out, not by
 # a request's query.
 if django.VERSION >= (6, 1):
     DATABASES["default"]["OPTIONS"]["pool"]["check"] = check_connection
@@ -86,18 +84,14 @@ if "DATABASE_SERVICE" in os.environ:
     # file that PGSERVICEFILE names. A DNS name works like that, too. A cutover
     # points it at the new server and ends the old connections.
     DATABASES["default"]["OPTIONS"]["service"] = os.environ["DATABASE_SERVICE"]
-    # (4) What was read from a connection holds for that connection: the default.
-    PG_HOT_ASYNC = {"TRUST": "connection"}
 else:
-    # PgBouncer in transaction mode. A server-side cursor would outlive its
-    # transaction, and so its server.
+    # PgBouncer in transaction mode. A cutover moves *live* connections to the new
+    # server, between two transactions: this app notices by itself.
     DATABASES["default"]["HOST"] = os.environ.get("DATABASE_HOST", "127.0.0.1")
     DATABASES["default"]["PORT"] = os.environ.get("DATABASE_PORT", "6432")
     DATABASES["default"]["NAME"] = os.environ.get("DATABASE_NAME", "shop")
+    # (3) A server-side cursor would outlive its transaction, and so its server.
     DATABASES["default"]["DISABLE_SERVER_SIDE_CURSORS"] = True
-    # (4) A cutover moves *live* connections to the new server: the trust has to
-    # end with each checkout.
-    PG_HOT_ASYNC = {"TRUST": "checkout"}
 
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True

@@ -15,7 +15,7 @@ class CatalogueConfig(AppConfig):
         """Declare each type once, by name; for every connection, on every server.
 
         Nothing is asked of a database here. ``hstore`` and ``citext`` need no such
-        line: they are looked after wherever ``django.contrib.postgres`` is.
+        line: they are tracked wherever ``django.contrib.postgres`` is.
         """
         # After the apps' registry is ready, for the models' sake.
         from .values import Dimensions, Status

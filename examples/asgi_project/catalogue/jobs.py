@@ -8,20 +8,16 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
-from django_pg_hot_async import work_unit
-
 from .models import Product
 from .values import Status
 
 AT_ONCE = 500
 
 
-@work_unit()
 def follow_the_calendar(today: date) -> dict[str, int]:
     """Put drafts on sale whose days have come, and retire what is past its days.
 
-    Return how many of each. `work_unit` makes of a call what a request is by itself:
-    at the trust "checkout", OIDs that an earlier call has read count no more.
+    Return how many of each.
     """
     products = Product.objects.all()
     due = products.filter(status=Status.DRAFT, valid__contains=today)

@@ -1,6 +1,6 @@
 """Server-sent events: products, as they change.
 
-The table is asked once a second, in a transaction of its own each time. LISTEN and
+The table is asked once a second, in a statement of its own each time. LISTEN and
 NOTIFY would be quicker, and are bound to one session on one server: a transaction
 pooler breaks them, and so does a cutover.
 """

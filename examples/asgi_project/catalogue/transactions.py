@@ -12,12 +12,12 @@ from django.db import transaction
 
 @asynccontextmanager
 async def aatomic(using: str | None = None) -> AsyncIterator[None]:
-    """Run the block's queries in one transaction, as ``ATOMIC_REQUESTS`` would.
+    """Run the block's queries in one transaction.
 
-    Django refuses ``ATOMIC_REQUESTS`` for async views. Under ASGI the async ORM
-    runs all queries of one request in one thread, with one connection: a
-    transaction begun in that thread holds for them all. For awaits one after
-    the other only; nothing in the block may be put into another task.
+    For what needs one, as ``select_for_update()`` does. Under ASGI the async ORM runs
+    all queries of one request in one thread, with one connection: a transaction begun
+    in that thread holds for them all. For awaits one after the other only; nothing in
+    the block may be put into another task.
     """
     block = transaction.atomic(using=using)
     await sync_to_async(block.__enter__)()

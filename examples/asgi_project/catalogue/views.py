@@ -14,7 +14,6 @@ from django.http import (
     JsonResponse,
     StreamingHttpResponse,
 )
-from django.utils.decorators import method_decorator
 from django.views import View
 
 from . import stream
@@ -23,7 +22,6 @@ from .requests import ROWS, Page, answer, detail, fill, summary
 from .transactions import aatomic
 
 
-@transaction.non_atomic_requests
 def health(request: HttpRequest) -> JsonResponse:
     """Tell that the process is up; the database is not asked."""
     return JsonResponse({"pid": os.getpid()})
@@ -51,6 +49,7 @@ class ProductDetail(View):
         except Product.DoesNotExist:
             raise Http404 from None
 
+    @transaction.atomic
     def post(self, request: HttpRequest, pk: int) -> JsonResponse:
         try:
             product = Product.objects.select_for_update().get(pk=pk)
@@ -61,32 +60,27 @@ class ProductDetail(View):
         return answer([detail(reread().get(pk=pk))])
 
 
-@method_decorator(transaction.non_atomic_requests, name="dispatch")
 class AsyncProductList(View):
     """The async ORM."""
 
     async def get(self, request: HttpRequest) -> JsonResponse:
-        async with aatomic():
-            return answer([summary(row) async for row in Page.of(request).rows()])
+        return answer([summary(row) async for row in Page.of(request).rows()])
 
     async def post(self, request: HttpRequest) -> JsonResponse:
         product = Product()
         fill(product, request.body)
-        async with aatomic():
-            await product.asave()
-            return answer([detail(await reread().aget(pk=product.pk))], status=201)
+        await product.asave()
+        return answer([detail(await reread().aget(pk=product.pk))], status=201)
 
 
-@method_decorator(transaction.non_atomic_requests, name="dispatch")
 class AsyncProductDetail(View):
     """The async ORM, one product with everything."""
 
     async def get(self, request: HttpRequest, pk: int) -> JsonResponse:
-        async with aatomic():
-            try:
-                return answer([detail(await reread().aget(pk=pk))])
-            except Product.DoesNotExist:
-                raise Http404 from None
+        try:
+            return answer([detail(await reread().aget(pk=pk))])
+        except Product.DoesNotExist:
+            raise Http404 from None
 
     async def post(self, request: HttpRequest, pk: int) -> JsonResponse:
         async with aatomic():
@@ -99,7 +93,6 @@ class AsyncProductDetail(View):
             return answer([detail(await reread().aget(pk=pk))])
 
 
-@method_decorator(transaction.non_atomic_requests, name="dispatch")
 class RawProductList(View):
     """Raw SQL over psycopg's own async connections: no ORM, no thread."""
 
@@ -121,7 +114,6 @@ class RawProductList(View):
             return answer([row async for row in cursor])
 
 
-@transaction.non_atomic_requests
 async def changes(request: HttpRequest) -> HttpResponseBase:
     """Products as they change, for an ``EventSource``."""
     return StreamingHttpResponse(

@@ -1,4 +1,4 @@
-"""uvicorn that ends with the process that started it: ``python -m rehearsal.worker``.
+"""uvicorn that ends with the process that started it: ``python -m demo.worker``.
 
 Takes uvicorn's own arguments. Its standard input is a pipe that nobody writes to and
 that the kernel closes when the other side is gone, killed or not.

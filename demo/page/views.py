@@ -17,8 +17,8 @@ from django.http import (
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_POST
 
-from rehearsal.room import BUTTONS, room_of
-from rehearsal.stage import Busy
+from demo.room import BUTTONS, room_of
+from demo.stage import Busy
 
 ASSETS = {path.name: path for path in (Path(__file__).parent / "assets").iterdir()}
 

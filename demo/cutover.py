@@ -1,9 +1,9 @@
 """The servers of compose.yaml: set up, and cut over by hand.
 
-    docker compose exec web python cutover.py green     # or: blue
+    docker compose exec web python -m demo.cutover green     # or: blue
 
-``cutover.py setup`` makes the databases on both and replicates them; it does nothing
-the second time.
+``python -m demo.cutover setup`` makes the databases on both and replicates them; it
+does nothing the second time.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import Any, cast
 
 import psycopg
 from psycopg.conninfo import make_conninfo
-from rehearsal import shop
 
 from django_pg_hot_async.testing import PostgreSQL, Replication
+
+from . import shop
 
 DATABASE = os.environ.get("DATABASE_NAME", "shop")
 DATABASES = (DATABASE, f"{DATABASE}_without")
@@ -117,7 +118,7 @@ def command(text: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(prog="python -m demo.cutover")
     parser.add_argument("what", choices=["setup", "blue", "green"])
     what = parser.parse_args().what
     blue, green = Remote("blue"), Remote("green")

@@ -1,6 +1,6 @@
-"""FOR THE DEMO ONLY: the example's settings with what the demo turns on and off.
+"""The example's settings, with what the demo turns on and off.
 
-Copy ``asgi_project/settings.py``, not this.
+To copy: ``examples/asgi_project/asgi_project/settings.py``, not this.
 """
 
 import os
@@ -18,15 +18,15 @@ INSTALLED_APPS = [
 if os.environ.get("DEMO_WITHOUT_APP") == "1":
     # The run that shows what happens without the app.
     INSTALLED_APPS.remove("django_pg_hot_async")
-    INSTALLED_APPS.append("rehearsal.usual.UsualConfig")
+    INSTALLED_APPS.append("demo.usual.UsualConfig")
 
 # What the page asks each worker.
-ROOT_URLCONF = "rehearsal.urls"
+ROOT_URLCONF = "demo.urls"
 
 # One that tells the load generator what went wrong, not only that something did.
 # Not the usual ones: each costs a request two changes of thread, and the demo's
 # small machine has better things to do.
-MIDDLEWARE = ["rehearsal.middleware.TellErrors"]
+MIDDLEWARE = ["demo.middleware.TellErrors"]
 
 LOGGING = {
     "version": 1,

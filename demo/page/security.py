@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from django.http import HttpRequest, HttpResponseBase, HttpResponseForbidden
 from django.utils.decorators import async_only_middleware
 
-from rehearsal.room import room_of
+from demo.room import room_of
 
 HEADERS = {
     "Content-Security-Policy": "; ".join(

@@ -6,12 +6,12 @@ SECRET_KEY = get_random_secret_key()
 # The loopback interface's names alone: another site's page cannot get here by
 # having its own name point at it.
 ALLOWED_HOSTS = ["127.0.0.1", "localhost"]
-INSTALLED_APPS = ["rehearsal.page"]
+INSTALLED_APPS = ["demo.page"]
 MIDDLEWARE = [
-    "rehearsal.page.security.harden",
+    "demo.page.security.harden",
     "django.middleware.csrf.CsrfViewMiddleware",
 ]
-ROOT_URLCONF = "rehearsal.page.urls"
+ROOT_URLCONF = "demo.page.urls"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",

@@ -1,4 +1,4 @@
-"""FOR THE DEMO ONLY: answers that say which error it was."""
+"""Answers that say which error it was."""
 
 from __future__ import annotations
 

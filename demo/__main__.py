@@ -1,9 +1,10 @@
 """PostgreSQL 15 to 18 and back under load, without the app and with it, side by side.
 
-    python demo.py [--manual | --fast] [--pgbouncer | --service]
+    python -m demo [--manual | --fast] [--pgbouncer | --service]
 
 Shows it on a page until Ctrl-C, then prints the table; with --fast, the table alone.
-Needs nothing but Python packages; PgBouncer is used where it is installed. Exit
+Run it from the top of the repository. It needs nothing but Python packages; PgBouncer
+is used where it is installed. Exit
 status 1: the fleet with the app was not clean, or the one without it was.
 """
 
@@ -18,10 +19,10 @@ import webbrowser
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
-from rehearsal.report import Timeline, find_problems, table
-from rehearsal.room import Room
-from rehearsal.routes import PgBouncerRoute, ServiceRoute
-from rehearsal.stage import Stage
+from .report import Timeline, find_problems, table
+from .room import Room
+from .routes import PgBouncerRoute, ServiceRoute
+from .stage import Stage
 
 from django_pg_hot_async.testing import PgBouncer, PostgreSQL, binaries
 
@@ -85,7 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="An upgrade under load, to watch.")
+    parser = argparse.ArgumentParser(
+        prog="python -m demo", description="An upgrade under load, to watch."
+    )
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument(
         "--manual", action="store_true", help="cut over only by the page's buttons"
@@ -145,7 +148,7 @@ async def run_through(stage: Stage, wait: Wait) -> None:
 
 async def show(stage: Stage, options: argparse.Namespace, wait: Wait) -> None:
     """Serve the page until stopped."""
-    from rehearsal.page.server import serve
+    from .page.server import serve
 
     room = Room(stage, first=None if options.manual else options.first)
     async with room.open() as task, serve(room, options.port) as url:

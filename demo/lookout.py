@@ -74,7 +74,7 @@ class Lookout:
             assert parts.hostname and parts.port
             self._clients[url] = Client(parts.hostname, parts.port)
         try:
-            answer = await self._clients[url].request("GET", "/rehearsal/worker/")
+            answer = await self._clients[url].request("GET", "/demo/worker/")
         except (OSError, EOFError):
             # It is being replaced.
             return None

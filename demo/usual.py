@@ -1,4 +1,4 @@
-"""FOR THE DEMO ONLY: what a project does about its types without the app.
+"""What a project does about its types without the app.
 
 What Django does about hstore: ask each alias for the OIDs once, keep them for the
 life of the process, and register them on each connection.
@@ -17,7 +17,6 @@ from psycopg.types.composite import CompositeInfo, register_composite
 from psycopg.types.enum import EnumInfo, register_enum
 from psycopg.types.hstore import register_hstore
 from psycopg.types.range import RangeInfo, register_range
-from psycopg_pool import AsyncConnectionPool
 
 KINDS: dict[str, type[TypeInfo]] = {
     "status": EnumInfo,
@@ -29,13 +28,11 @@ _found: dict[tuple[str, str], Any] = {}
 
 
 class UsualConfig(AppConfig):
-    name = "rehearsal"
+    name = "demo"
 
     def ready(self) -> None:
         connection_created.connect(look_up_and_register)
         async_pool.configure = configure
-        async_pool.check = AsyncConnectionPool.check_connection
-        async_pool.verify = trust
 
 
 def look_up_and_register(connection: Any, **kwargs: Any) -> None:
@@ -45,10 +42,6 @@ def look_up_and_register(connection: Any, **kwargs: Any) -> None:
             _found[key] = kind.fetch(connection.connection, name)
         if _found[key] is not None:
             register(_found[key], connection.connection)
-
-
-async def trust(connection: Any) -> None:
-    """Look nothing up again."""
 
 
 def known(alias: str) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""FOR THE DEMO ONLY: which OIDs a worker goes by, told as JSON.
+"""Which OIDs a worker goes by, told as JSON.
 
 No query is sent: what is not known stays unknown.
 """
@@ -10,13 +10,11 @@ from typing import Any
 
 from django.apps import apps
 from django.contrib.postgres.signals import get_citext_oids, get_hstore_oids
-from django.db import transaction
 from django.http import HttpRequest, JsonResponse
 
 ALIAS = "default"
 
 
-@transaction.non_atomic_requests
 async def tell(request: HttpRequest) -> JsonResponse:
     """Answer with the process, whether it has the app, and the OIDs it knows.
 

@@ -34,7 +34,7 @@ class Web:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "rehearsal.worker"),
+                    *(sys.executable, "-m", "demo.worker"),
                     "asgi_project.asgi:application",
                     *("--host=127.0.0.1", f"--port={port}"),
                     *(f"--workers={self._workers}", "--log-level=warning"),

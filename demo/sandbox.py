@@ -1,8 +1,8 @@
 """The example by itself, admin and all, on a PostgreSQL that is gone afterwards.
 
-    python sandbox.py [--major 15] [--port 8000]
+    python -m demo.sandbox [--major 15] [--port 8000]
 
-For a look around; nothing is cut over here, `demo.py` does that.
+For a look around; nothing is cut over here, `python -m demo` does that.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 from django_pg_hot_async.testing import PostgreSQL, binaries
 
-PROJECT = Path(__file__).parent
+from .shop import PROJECT
+
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="The example, to look at.")
+    parser = argparse.ArgumentParser(
+        prog="python -m demo.sandbox", description="The example, to look at."
+    )
     parser.add_argument("--major", type=int, default=15, help="of PostgreSQL: 14 to 18")
     parser.add_argument("--port", type=int, default=8000)
     options = parser.parse_args()

@@ -1,8 +1,8 @@
 """The load of compose.yaml, and the page that shows what comes of it.
 
-    python watch.py --left http://without:8000 --right http://web:8000
+    python -m demo.watch --left http://without:8000 --right http://web:8000
 
-The workers on the left are without the app. `cutover.py` cuts over; the page has no
+The workers on the left are without the app. `demo.cutover` cuts over; the page has no
 buttons. Exit status 1: those with the app were not clean.
 """
 
@@ -13,15 +13,15 @@ import asyncio
 import signal
 import sys
 
-from cutover import DATABASE, Remote
-from rehearsal.onlooker import Onlooker, Watched
-from rehearsal.page.server import serve
-from rehearsal.report import Timeline, find_problems, table
-from rehearsal.room import Room
+from .cutover import DATABASE, Remote
+from .onlooker import Onlooker, Watched
+from .page.server import serve
+from .report import Timeline, find_problems, table
+from .room import Room
 
 COMMANDS = {
-    "Cut over": "docker compose exec web python cutover.py green",
-    "Roll back": "docker compose exec web python cutover.py blue",
+    "Cut over": "docker compose exec web python -m demo.cutover green",
+    "Roll back": "docker compose exec web python -m demo.cutover blue",
 }
 EVERY = 5.0
 """Seconds between two lines of the time line."""
@@ -59,7 +59,7 @@ def main() -> int:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python watch.py")
+    parser = argparse.ArgumentParser(prog="python -m demo.watch")
     parser.add_argument("--left", required=True, help="where those without the app are")
     parser.add_argument("--right", required=True, help="where those with the app are")
     parser.add_argument("--workers", type=int, default=2, help="there are at each")

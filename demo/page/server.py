@@ -12,7 +12,7 @@ from typing import Any
 import uvicorn
 from django.core.asgi import get_asgi_application
 
-from rehearsal.room import Room
+from demo.room import Room
 
 HOST = "127.0.0.1"
 
@@ -32,7 +32,7 @@ async def serve(room: Room, port: int, host: str = HOST) -> AsyncIterator[str]:
     one if that is taken. At the block's end the room has to be, too, or the browsers
     are not let go.
     """
-    os.environ["DJANGO_SETTINGS_MODULE"] = "rehearsal.page.settings"
+    os.environ["DJANGO_SETTINGS_MODULE"] = "demo.page.settings"
     site = get_asgi_application()
 
     async def with_room(scope: Any, receive: Any, send: Any) -> None:

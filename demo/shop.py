@@ -14,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
-PROJECT = Path(__file__).resolve().parents[1]
+TOP = Path(__file__).resolve().parents[1]
+PROJECT = TOP / "examples" / "asgi_project"
 ROLE = "shop"
 TABLE = "catalogue_product"
 # What a product's columns hold, in the form of its proof, by the server's account.
@@ -179,9 +180,9 @@ def child_environ() -> dict[str, str]:
         kept["PYTHONPYCACHEPREFIX"] = bytecode_directory()
     return {
         **kept,
-        "DJANGO_SETTINGS_MODULE": "demo_settings",
+        "DJANGO_SETTINGS_MODULE": "demo.settings",
         # What can be imported here can be imported there.
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "PYTHONPATH": os.pathsep.join(filter(None, [*sys.path, str(TOP)])),
     }
 
 

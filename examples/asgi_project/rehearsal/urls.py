@@ -1,8 +1,0 @@
-"""FOR THE DEMO ONLY: the example's addresses, and what the process knows."""
-
-from catalogue.urls import urlpatterns as catalogue
-from django.urls import path
-
-from .knowledge import tell
-
-urlpatterns = [*catalogue, path("rehearsal/worker/", tell)]
