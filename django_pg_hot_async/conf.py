@@ -1,4 +1,4 @@
-"""``settings.PG_HOT_ASYNC``: read on access, checked in this one place."""
+"""``settings.PG_HOT_ASYNC``: read on access, and checked only here."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ SETTING = "PG_HOT_ASYNC"
 
 
 is_on = False
-"""Whether new connections are tracked: the app is installed, and everything fits."""
+"""Whether new connections are tracked: the app is installed, and its patches fit."""
 
 _LEVELS = {level.value: level for level in Trust}
 _GONE = dict.fromkeys(
     ("checkout", "result"),
     "leave it out, \"auto\" is right behind any pooler, or write 'transaction'",
 )
-"""Levels of the first edition, and what to write instead."""
+"""Levels that existed once, and what to write instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +33,14 @@ class Configuration:
 
     default: Trust
     aliases: Mapping[str, Trust | None]
-    """Aliases with a trust of their own; None where the alias is left to Django."""
+    """The trust of each alias that is named; None if it is left to Django."""
 
 
 @functools.cache
 def read() -> Configuration:
     """Read and check ``PG_HOT_ASYNC``.
 
-    Raise `ImproperlyConfigured` naming the key, what it is and what it may be.
+    Raise `ImproperlyConfigured` with the key, its value, and the values it may have.
     """
     value = getattr(settings, SETTING, None)
     top = _mapping(SETTING, {} if value is None else value, {"TRUST", "ALIASES"})

@@ -46,7 +46,9 @@ def register_size(name: str = "size") -> None:
 
 def conninfo(where: Any, dbname: str = "shop") -> str:
     """Return what leads to *where*: a server, or a PgBouncer."""
-    text: str = where.conninfo(dbname) if hasattr(where, "data_dir") else where.conninfo()
+    text: str = (
+        where.conninfo(dbname) if hasattr(where, "data_dir") else where.conninfo()
+    )
     return text
 
 
@@ -247,7 +249,9 @@ both = pytest.mark.parametrize("client_class", CLIENTS.values(), ids=CLIENTS)
 
 
 @contextlib.contextmanager
-def opened(client_class: type[Sync], where: Any, *args: Any, **params: Any) -> Iterator[Any]:
+def opened(
+    client_class: type[Sync], where: Any, *args: Any, **params: Any
+) -> Iterator[Any]:
     """Yield a client of *client_class* to *where*, and close it."""
     client = client_class(where, *args, **params)
     try:
@@ -308,7 +312,9 @@ class Relay:
                 server = socket.create_connection(self._target)
                 self._ends += (client, server)
                 for pump in (
-                    threading.Thread(target=self._up, args=(client, server), daemon=True),
+                    threading.Thread(
+                        target=self._up, args=(client, server), daemon=True
+                    ),
                     threading.Thread(target=_pump, args=(server, client), daemon=True),
                 ):
                     pump.start()

@@ -182,7 +182,7 @@ class Catalog:
     relations: tuple[int, ...] = ()
     """The composite types whose attributes are confirmed, by ``pg_class.oid``."""
     attributes: str = ""
-    """Of what types these are, in order: the answer that confirms them."""
+    """Their types and names, in order: the answer that confirms them."""
     is_whole: bool = True
     """Whether *types* are all that have one of the names asked for."""
     is_old: bool = False
@@ -310,9 +310,9 @@ def parse(result: PGresult) -> Catalog:
         ),
         relations=tuple(relations),
         attributes=" ".join(
-            str(oid)
+            f"{oid} {name}"
             for relation in sorted(relations)
-            for _, oid in relations[relation].attributes
+            for name, oid in relations[relation].attributes
         ),
         is_whole=all(row[8] <= MAX_ROWS for row in rows),
         is_old=isolation.decode() not in FRESH,
@@ -397,7 +397,7 @@ def moment(text: bytes) -> int:
 # A label that a value has is one that its enum has, and a range keeps its subtype. The
 # types of attributes can be altered, and nothing shows it.
 _ATTRIBUTES_OF = b"""\
-(SELECT pg_catalog.string_agg(a.atttypid::pg_catalog.text, ' '
+(SELECT pg_catalog.string_agg(pg_catalog.concat(a.atttypid, ' ', a.attname), ' '
         ORDER BY a.attrelid, a.attnum) FROM pg_catalog.pg_attribute AS a
  WHERE a.attrelid OPERATOR(pg_catalog.=) ANY ('{%s}'::pg_catalog.oid[])
  AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped)"""
@@ -429,7 +429,7 @@ def confirm(
         column = b"'{%s}'::pg_catalog.regtype[]" % _list(catalog.confirmed)
         columns.append(column if is_ascii else _ASCII % (column + b"::pg_catalog.text"))
         if catalog.relations:
-            columns.append(_ATTRIBUTES_OF % _list(catalog.relations))
+            columns.append(_ASCII % (_ATTRIBUTES_OF % _list(catalog.relations)))
     if wants_database:
         name = b"pg_catalog.current_database()"
         columns.append(_ASCII % (name + b"::pg_catalog.text"))

@@ -80,7 +80,7 @@ class Confirmation:
         for snapshot in self._snapshots:
             catalog = snapshot.catalog
             names = values.pop(0)
-            attributes = values.pop(0).decode() if catalog.relations else ""
+            attributes = unescape(values.pop(0)) if catalog.relations else ""
             if (
                 catalog.start != start
                 or catalog.attributes != attributes

@@ -79,6 +79,8 @@ class Execution:
     """Whether what is missing may be asked for: `Unverified` is caught."""
     has_sent = False
     """Whether a parameter was sent by what the snapshot says."""
+    reads = 0
+    """How often the connection had read types when the execution began."""
     repeats = 0
     """How often it was sent again, by other names."""
     pending: Sequence[list[PGresult]] = ()
@@ -144,6 +146,7 @@ class ConnectionState:
         "is_straight",
         "last",
         "notes_checkouts",
+        "reads",
         "server",
         "waiting",
     )
@@ -165,6 +168,7 @@ class ConnectionState:
         self._is_doubted = False
         # Read in a transaction that may be rolled back, and the types with it.
         self._is_provisional = False
+        self.reads = 0
         self.has_sent = False
         """Whether an OID was sent since the server was last asked."""
         self.waiting: list[Any] = []
@@ -369,6 +373,7 @@ class ConnectionState:
             if change is not None:
                 runtime.announce(change, True)
         self._must_read = False
+        self.reads += 1
         yield from self.adopt(snapshot, connection)
         if connection.pgconn.transaction_status != IDLE:
             self._is_provisional = True

@@ -141,7 +141,9 @@ def _can_be_bare(query: bytes) -> bool:
 
 
 def _state(connection: Any) -> ConnectionState | None:
-    return getattr(connection, ATTRIBUTE, None)
+    """Return the state of *connection*; None where there is nothing to be right about:
+    it is not tracked, or no type is."""
+    return getattr(connection, ATTRIBUTE, None) if runtime.registry.types else None
 
 
 def _execution(cursor: Any) -> Execution | None:
@@ -157,6 +159,7 @@ def _begin(
     execution = Execution(state, query, params)
     execution.snapshot = state.begin(cursor._pgconn)
     execution.is_decided = execution.snapshot is not None
+    execution.reads = state.reads
     if not dumping.is_installed(adapters):
         # A type was registered since the cursor was made.
         cursor._reset()
@@ -360,8 +363,6 @@ def _how_to_carry(
 ) -> str | None:
     """Return how a confirmation travels: "simple", "pipeline", "assert"; or not."""
     connection = cursor._conn
-    if not runtime.registry.question:
-        return None
     is_client = isinstance(cursor, ClientCursorMixin)
     is_binary = cursor.format == pq.Format.BINARY if binary is None else binary
     is_simple = is_client or not (pgq.params or is_binary)
@@ -840,7 +841,7 @@ def stream_send_gen(original: Any) -> Any:
         size: int,
     ) -> PQGen[None]:
         state = _state(self._conn)
-        if state is None or self._closed or not runtime.registry.question:
+        if state is None or self._closed:
             yield from original(self, query, params, binary=binary, size=size)
             return
         execution = _begin(self, state, query)
@@ -953,12 +954,7 @@ def start_copy_gen(original: Any) -> Any:
 
     def start_copy(self: Any, statement: Any, params: Any = None) -> PQGen[None]:
         state = _state(self._conn)
-        if (
-            state is None
-            or self._closed
-            or self._conn._pipeline
-            or not runtime.registry.question
-        ):
+        if state is None or self._closed or self._conn._pipeline:
             yield from original(self, statement, params)
             return
         execution = _begin(self, state, statement)

@@ -158,7 +158,7 @@ class DumperResolver(Dumper):
         cls, key: type, context: AdaptContext | None = None
     ) -> abc.Dumper:
         state = state_of(context.connection) if context is not None else None
-        if state is None or context is None:
+        if state is None or context is None or not runtime.registry.types:
             return cls.default_for(key)(key, context)
         return _resolve(key, cls, context, state)
 
@@ -222,7 +222,8 @@ def _resolve(
                 is_needed = True
             # It may have been created since. Where psycopg has a dumper of its own,
             # asking now and then is enough; else the statement would fail anyway.
-            if state.misses(key) or is_needed:
+            is_due = state.misses(key) or is_needed
+            if is_due and execution.reads == state.reads:
                 raise Unverified(is_missing=True)
         return resolver.default_for(key)(key, context)
     if not oid and found.format is pq.Format.BINARY:

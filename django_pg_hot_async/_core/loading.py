@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from psycopg.abc import AdaptContext, Buffer
     from psycopg.pq.abc import PGresult
 
+    from .catalog import TypeRow
     from .snapshot import Snapshot
     from .types import Registry
 
@@ -274,18 +275,26 @@ def is_reshaped(results: Iterable[PGresult], snapshot: Snapshot) -> bool:
             for line in range(result.ntuples):
                 value = result.get_value(line, column)
                 if value is not None:
-                    if _count_fields(bytes(value), result.fformat(column)) != len(
-                        row.attributes
-                    ):
+                    if not _fits(bytes(value), result.fformat(column), row):
                         return True
                     break
     return False
 
 
-def _count_fields(value: bytes, format: int) -> int:
+def _fits(value: bytes, format: int, row: TypeRow) -> bool:
+    """Whether the composite *value* has the fields that *row* says."""
     if format == 1:
-        count: int = struct.unpack_from("!i", value)[0]
-        return count
+        (count,) = struct.unpack_from("!i", value)
+        fields, position = [], 4
+        for _ in range(count):
+            field, length = struct.unpack_from("!Ii", value, position)
+            fields.append(field)
+            position += 8 + max(length, 0)
+        return fields == [oid for _, oid in row.attributes]
+    return _count_fields(value) == len(row.attributes)
+
+
+def _count_fields(value: bytes) -> int:
     if value == b"()":
         # No attribute, or one that is null.
         return -1
