@@ -32,6 +32,8 @@ class Variant:
     """What its entry in DATABASES has besides where the server is."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the workload."""
+    trust: str = "auto"
+    """``PG_HOT_ASYNC["TRUST"]``, where the app is in *apps*."""
 
 
 @dataclass(frozen=True)

@@ -132,6 +132,7 @@ def start(measure: Measure, variant: Variant, servers: Servers) -> Any:
             "apps": variant.apps,
             "databases": servers.databases(variant, measure.needs),
             "options": dict(variant.options),
+            "trust": variant.trust,
         }
     )
 

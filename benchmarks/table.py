@@ -23,6 +23,7 @@ ITSELF = "this app"
 
 POOL = {"OPTIONS": {"pool": {"min_size": 1, "max_size": 2}}}
 POSTGIS = {"ENGINE": "django.contrib.gis.db.backends.postgis"}
+SERVER_SIDE = {"OPTIONS": {"server_side_binding": True}}
 ASYNC = {"ENGINE": "django_async_backend.db.backends.postgresql"}
 ASYNC_APP = (*APP, "django_async_backend")
 ASYNC_BARE = (*BARE, "django_async_backend")
@@ -123,12 +124,12 @@ MEASURES = (
                 "bare Django and a SELECT 1",
             ),
             Row(
-                "Statements more for the first hstore",
+                "Messages more for the first hstore",
                 "app",
                 "statements",
                 "contrib",
                 DJANGO,
-                exactly(1),
+                exactly(0),
                 kind="difference",
                 unit="",
             ),
@@ -140,12 +141,12 @@ MEASURES = (
         "first-limit",
         "limits.first_statement",
         {
-            "confirm": Variant(APP, options={"name": "confirm"}),
-            "select one": Variant(APP, options={"name": "select one"}),
+            "confirm": Variant(APP, options={"name": "with confirmation"}),
+            "select one": Variant(APP, options={"name": "and select one"}),
         },
         (
             Row(
-                "The same two statements, sent by libpq alone",
+                "The same message, sent by libpq alone",
                 "confirm",
                 "query",
                 "select one",
@@ -189,6 +190,86 @@ MEASURES = (
         times=200,
         processes=3,
     ),
+    # As behind a pooler: nothing is trusted for longer than a transaction, and here
+    # each statement is one.
+    Measure(
+        "transaction-row",
+        "queries.cursor",
+        {
+            "app": Variant(APP, options={"rows": 1}, trust="transaction"),
+            "django": Variant(CONTRIB, options={"rows": 1}),
+            "twice": Variant(CONTRIB, options={"rows": 1, "select_one": True}),
+        },
+        (
+            wall(
+                "Autocommit behind a pooler, 1 row with hstore",
+                "app",
+                "django",
+                DJANGO,
+                at_most(1.20),
+            ),
+            wall("A second round trip instead", "twice", "django", DJANGO),
+            Row(
+                "Messages more for a statement behind a pooler",
+                "app",
+                "statements",
+                "django",
+                DJANGO,
+                exactly(0),
+                kind="difference",
+                unit="",
+            ),
+        ),
+        control="django",
+        statements=10,
+    ),
+    Measure(
+        "transaction-limit",
+        "limits.statement",
+        {
+            "with": Variant(APP, options={"name": "with confirmation"}),
+            "and": Variant(APP, options={"name": "and confirmation"}),
+            "query": Variant(APP, options={"name": "query"}),
+        },
+        (
+            wall("The same message, sent by libpq alone", "with", "query", "the query"),
+            wall("As two messages", "and", "query", "the query"),
+        ),
+        control="query",
+    ),
+    Measure(
+        "transaction-extended",
+        "queries.cursor",
+        {
+            "app": Variant(APP, SERVER_SIDE, {"rows": 1}, trust="transaction"),
+            "django": Variant(CONTRIB, SERVER_SIDE, {"rows": 1}),
+        },
+        (
+            wall(
+                "The same, parameters bound by the server",
+                "app",
+                "django",
+                DJANGO,
+                at_most(1.50),
+            ),
+        ),
+        control="django",
+    ),
+    Measure(
+        "transaction-plain",
+        "queries.plain_cursor",
+        {"app": Variant(APP, trust="transaction"), "django": Variant(BARE)},
+        (
+            wall(
+                "Autocommit behind a pooler, built-in types",
+                "app",
+                "django",
+                WITHOUT,
+                at_most(1.05),
+            ),
+        ),
+        control="django",
+    ),
     untracked("cursor", "queries.plain_cursor", "Built-in types, cursor, 1 row"),
     untracked("orm", "queries.plain_orm", "Built-in types, ORM, 1 row"),
     untracked(
@@ -203,8 +284,6 @@ MEASURES = (
         {
             "app": Variant(APP, options={"configure": True}),
             "bare": Variant(APP),
-            "app and check": Variant(APP, options={"configure": True, "check": "ours"}),
-            "check": Variant(APP, options={"check": "psycopg"}),
         },
         (
             wall(
@@ -214,32 +293,8 @@ MEASURES = (
                 "without",
                 at_most(1.05),
             ),
-            wall(
-                "AsyncConnectionPool, aconfigure and acheck",
-                "app and check",
-                "check",
-                "check_connection",
-                at_most(1.05),
-            ),
         ),
         control="bare",
-    ),
-    Measure(
-        "check-limit",
-        "limits.statement",
-        {
-            "confirm": Variant(APP, options={"name": "confirm"}),
-            "empty": Variant(APP, options={"name": "empty"}),
-        },
-        (
-            wall(
-                "The statement of acheck, sent by libpq alone",
-                "confirm",
-                "empty",
-                "an empty query",
-            ),
-        ),
-        control="empty",
     ),
     Measure(
         "async-backend",

@@ -25,6 +25,7 @@ def prepare(job: dict[str, Any]) -> Any:
         DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
         ASYNC_BACKEND_DISABLE_REQUEST_SIGNALS=True,
         ASYNC_BACKEND_DISABLE_POOL_WARNING=True,
+        PG_HOT_ASYNC={"TRUST": job["trust"]},
     )
     django.setup()
     module, _, function = job["workload"].rpartition(".")

@@ -19,12 +19,12 @@ import webbrowser
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
+from django_pg_hot_async.testing import PgBouncer, PostgreSQL, binaries
+
 from .report import Timeline, find_problems, table
 from .room import Room
 from .routes import PgBouncerRoute, ServiceRoute
 from .stage import Stage
-
-from django_pg_hot_async.testing import PgBouncer, PostgreSQL, binaries
 
 BLUE, GREEN = 15, 18
 ROWS = 5000

@@ -21,7 +21,6 @@ from django_pg_hot_async.testing import PostgreSQL, binaries
 from .shop import PROJECT
 
 
-
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m demo.sandbox", description="The example, to look at."

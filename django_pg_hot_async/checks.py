@@ -21,7 +21,6 @@ from django.db.utils import load_backend
 from django.dispatch import Signal
 
 from . import conf
-from ._core.catalog import FIRST_NORMAL_OID
 from ._core.trust import Trust
 from ._django.driver import why_no_psycopg
 
@@ -71,12 +70,12 @@ def check_servers(
         return []
     if why_no_psycopg() or any(_check_receivers()):
         return []
-    from ._operator import probe as _probe
+    from ._operator import probe
 
     found: list[CheckMessage] = []
     ours = [alias for alias in _aliases() if alias in databases]
-    for alias, answer in _probe.ask_all(ours).items():
-        if isinstance(answer, _probe.Answer):
+    for alias, answer in probe.ask_all(ours).items():
+        if isinstance(answer, probe.Answer):
             found += _check_answer(alias, answer)
         elif answer.state == "failed":
             found.append(
@@ -249,6 +248,7 @@ def _check_functions() -> Iterator[CheckMessage]:
 def _check_registrations() -> Iterator[CheckMessage]:
     import psycopg
 
+    from ._core.catalog import FIRST_NORMAL_OID
     from ._core.psycopg_internals import has_oids
 
     for name in has_oids(psycopg.adapters, FIRST_NORMAL_OID):

@@ -109,16 +109,17 @@ def test_a_checkout_changes_no_trust(green):
     assert [text for text in statements if READ in text] == []
 
 
-def test_a_checkout_needs_no_telling_that_a_transaction_has_ended():
+def test_a_checkout_needs_no_telling_that_a_transaction_has_ended(green):
     with trust("transaction"):
         state = check_out()
         with transaction.atomic():
             query()
             assert state.snapshot is not None
         connection.close()
-        check_out()
-        query()
-        assert state.snapshot is None
+        assert check_out() is state
+        with green.statements() as statements:
+            query()
+        assert len([text for text in statements if READ in text]) == 1
 
 
 def test_a_backend_that_does_not_tell(monkeypatch):

@@ -249,7 +249,9 @@ def test_report_table() -> None:
     assert report.find_problems(results[1], clients_held=False)
 
 
-@pytest.mark.parametrize("directory", [EXAMPLE, TOP / "demo"], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "directory", [EXAMPLE, TOP / "demo"], ids=lambda path: path.name
+)
 def test_readme_names_files_that_exist(directory: Path) -> None:
     links = re.findall(r"\]\(([\w/.]+)\)", (directory / "README.md").read_text())
     assert len(links) > 5

@@ -397,7 +397,7 @@ class TestStreams:
             ),
             ("select nowhere from item", None, "UndefinedColumn"),
             ("select attrs from item where id = %s", [object()], "ProgrammingError"),
-            ("create temp table y (n int)", None, "ProgrammingError"),
+            ("set work_mem to default", None, "ProgrammingError"),
             ("select attrs from item; select 1", None, "SyntaxError"),
         ],
     )
@@ -407,7 +407,6 @@ class TestStreams:
                 found = outcome(client.stream, query, params)
                 assert type(found).__name__ == error
                 assert client.row(f"select {COLUMNS} from item") == ROW
-            client.results("drop table if exists y")
 
     def test_in_a_transaction(self, road):
         with opened(Sync, road) as client, client.connection.transaction():

@@ -102,9 +102,9 @@ def test_nothing_is_known_at_first():
     assert status() == []
 
 
-def test_a_connection_that_met_no_such_type(blue):
+def test_a_connection_that_has_only_been_opened(blue):
     lead_to(blue)
-    ask_for("select 1")
+    connect()
     assert only() == {
         "alias": "default",
         "trust": "auto",
@@ -114,6 +114,18 @@ def test_a_connection_that_met_no_such_type(blue):
         "counts": NOTHING_COUNTED,
         "servers": [],
     }
+
+
+def test_the_first_statement_has_the_types_read(blue):
+    """Whatever it is: nobody knows yet that it carries none."""
+    lead_to(blue)
+    ask_for("select 1")
+    entry = only()
+    assert entry["types"] == types_of(blue)
+    assert entry["counts"] == {**NOTHING_COUNTED, "reads": 1}
+    assert entry["servers"] == [
+        {"server": described(blue), "types": types_of(blue), "is_trusted": True}
+    ]
 
 
 def test_a_cutover_and_the_way_back(blue, green):
@@ -143,7 +155,7 @@ def test_a_cutover_and_the_way_back(blue, green):
     read()
     third = only()
     assert third["server"] == described(blue)
-    assert third["counts"] == {**NOTHING_COUNTED, "reads": 3, "changes": 1}
+    assert third["counts"] == {**NOTHING_COUNTED, "reads": 2, "changes": 1}
 
 
 def test_types_created_anew_are_a_difference(blue):
@@ -189,6 +201,8 @@ def test_a_result_that_no_server_can_explain_is_counted(blue):
 def test_the_label_of_a_pool(blue):
     with psycopg.connect(blue.conninfo("shop"), autocommit=True) as conn:
         pool.configure("jobs")(conn)
+        assert only()["types"] is None
+        conn.execute(SELECT)
     lead_to(blue)
     read()
     assert [entry["alias"] for entry in status()] == ["default", "jobs"]
@@ -223,7 +237,7 @@ def test_the_version_is_the_servers_own_word(blue, green, monkeypatch):
         lambda pgconn: Server(150001, "127.0.0.1", str(green.port), "shop"),
     )
     lead_to(green)
-    ask_for("select 1")
+    connect()
     assert only()["server"]["release"] == "15.1"
     read()
     assert only()["server"] == described(green)
@@ -232,7 +246,7 @@ def test_the_version_is_the_servers_own_word(blue, green, monkeypatch):
 def test_types_that_the_server_lacks_are_left_out(blue):
     with own_database(blue, "status_bare", []):
         lead_to(blue, "status_bare")
-        pool.configure("default")(connect())
+        ask_for("select 1")
         assert only()["types"] == {}
 
 
@@ -249,7 +263,7 @@ def test_types_of_one_name_in_two_schemas(blue):
         with declared():
             register_type("mood", EnumInfo)
             lead_to(blue, "status_tenants")
-            pool.configure("default")(connect())
+            ask_for("select 1")
             types = only()["types"]
     assert [*types] == ["citext", "hstore", "b.mood", "public.mood"]
     assert types["b.mood"]["schema"] == "b"
@@ -326,15 +340,20 @@ def test_while_other_threads_are_at_it():
     registry = Registry.of((HSTORE,))
     memory = runtime.alias("default")
     servers = [Server(180000 + n, "127.0.0.1", str(n), "shop") for n in range(4)]
+    oids = [20000 + n for n in range(4)]
     snapshots = [
-        Snapshot.of(
+        Snapshot(
             Catalog(
                 180000 + n,
-                (TypeRow("hstore", "public", n + 1, 90, "b", ",", "hstore", True),),
+                start=n + 1,
+                types=(TypeRow("hstore", "public", oid, 90000, "b", ","),),
+                visible=frozenset([oid]),
+                confirmed=(oid,),
+                names="{hstore}",
             ),
             registry,
         )
-        for n in range(4)
+        for n, oid in enumerate(oids)
     ]
     done = threading.Event()
 
@@ -354,7 +373,7 @@ def test_while_other_threads_are_at_it():
             entry = only()
             if entry["types"] is not None:
                 [oid] = [each["oid"] for each in entry["types"].values()]
-                assert entry["server"]["port"] == str(oid - 1)
+                assert entry["server"]["port"] == str(oids.index(oid))
                 seen.add(oid)
             assert entry["counts"]["reads"] >= reads
             reads = entry["counts"]["reads"]

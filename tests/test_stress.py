@@ -299,7 +299,7 @@ def test_the_load_fails_without_protection(doors, blue, green, through, monkeypa
 
     What is known of a connection is trusted for as long as it is open.
     """
-    monkeypatch.setattr(cursors, "_how_to_carry", lambda *args: None)
+    monkeypatch.setattr(cursors, "how_to_carry", lambda *args: None)
     doors = [door for door in doors if WAYS[door.alias].through == through]
     load = Load(doors, 16, 100, may_fail=True)
     with override_settings(PG_HOT_ASYNC={"TRUST": "connection"}):

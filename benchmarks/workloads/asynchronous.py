@@ -34,7 +34,8 @@ def receiver() -> Run:
     from django_async_backend.db import async_connections
     from django_async_backend.db.backends.postgresql.base import AsyncDatabaseWrapper
 
-    from django_pg_hot_async import _checkouts, _connections
+    from django_pg_hot_async._django import backend as ours
+    from django_pg_hot_async._django import connections as tracked
 
     loop = asyncio.new_event_loop()
     spent = 0.0
@@ -54,10 +55,10 @@ def receiver() -> Run:
 
     backend: Any = AsyncDatabaseWrapper
     backend.init_connection_state = watched(backend.init_connection_state)
-    _connections.look_after = watched(_connections.look_after)
-    connection_created.disconnect(dispatch_uid=_checkouts.UID)
+    tracked.track = watched(tracked.track)
+    connection_created.disconnect(dispatch_uid=ours.UID)
     connection_created.connect(
-        watched(_checkouts.connected), weak=False, dispatch_uid=_checkouts.UID
+        watched(ours.connected), weak=False, dispatch_uid=ours.UID
     )
 
     async def connects(times: int) -> list[float]:

@@ -45,17 +45,15 @@ def fetch_types(connection: Any, **kwargs: object) -> None:
 
 def remember(aliases: int, servers: int) -> None:
     """Have so many aliases remembered, and so many servers have been reached."""
-    from django_pg_hot_async import _memory, _tracking
-    from django_pg_hot_async._core.catalog import NOTHING
+    from django_pg_hot_async._core.runtime import nothing_known, runtime
     from django_pg_hot_async._core.server import Server
-    from django_pg_hot_async._core.snapshot import Snapshot
 
-    snapshot = Snapshot.of(NOTHING, _tracking.current())
+    snapshot = nothing_known()
     for number in range(aliases):
-        alias = _memory.alias(f"alias {number}")
+        alias = runtime.alias(f"alias {number}")
         alias.arrive(Server(180000, "10.0.0.1", "5432", "shop"))
-    alias = _memory.alias("default")
+    alias = runtime.alias("default")
     for number in range(servers):
         server = Server(180000, "10.0.0.1", "5432", f"tenant {number}")
         alias.arrive(server)
-        alias.learn(server, snapshot, epoch=alias.epoch, moved=False)
+        alias.learn(server, snapshot)

@@ -3,46 +3,76 @@
 from __future__ import annotations
 
 from time import perf_counter
+from typing import Any
 
 import psycopg
+from django.db import connections
 
 from benchmarks.measures import Run
 
 from .clocks import timed, timed_by_itself
 from .pools import conninfo
 
-STATEMENTS = {"empty": b"", "select one": b"select 1"}
+QUERY = b"select attrs, tags from product where id = 1"
+SELECT_ONE = b"select 1"
 
 
-def named(name: str) -> bytes:
-    """Return a statement of `STATEMENTS`, or the one that confirms known OIDs."""
-    if name in STATEMENTS:
-        return STATEMENTS[name]
-    from django_pg_hot_async import _catalog
+def messages(name: str, *, is_first: bool = False) -> list[bytes]:
+    """Return what goes to the server, message by message.
 
-    question = _catalog.Question(("citext", "hstore"))
-    with psycopg.connect(conninfo()) as own:
-        reading = _catalog.read_types(own.pgconn, question, "utf-8")
-        return _catalog.Confirmation(own.wait(reading)).statement
+    *is_first*: the confirmation is that of a connection which was not asked before.
+    """
+    if name == "query":
+        return [QUERY]
+    if name == "and select one":
+        return [QUERY, SELECT_ONE]
+    confirmation = confirmation_of(is_first=is_first)
+    if name == "with confirmation":
+        return [QUERY + b"\n;" + confirmation]
+    assert name == "and confirmation"
+    return [QUERY, confirmation]
+
+
+def confirmation_of(*, is_first: bool) -> bytes:
+    """Return the statement that confirms what this package knows of the server."""
+    from django_pg_hot_async._core.connection import state_of
+
+    wrapper: Any = connections["default"]
+    with wrapper.cursor() as cursor:
+        cursor.execute(QUERY.decode())
+    if is_first:
+        wrapper.close()
+        wrapper.connect()
+    state = state_of(wrapper.connection)
+    assert state is not None
+    confirmation = state.confirmation(wrapper.connection.pgconn)
+    assert confirmation is not None
+    wrapper.close()
+    return confirmation.statement
 
 
 def statement(name: str) -> Run:
-    """A statement over a connection that is open."""
-    sql = named(name)
+    """Messages over a connection that is open."""
+    sent = messages(name)
     own = psycopg.connect(conninfo(), autocommit=True)
-    return timed(lambda: own.pgconn.exec_(sql))
+
+    def once() -> None:
+        for message in sent:
+            own.pgconn.exec_(message)
+
+    return timed(once)
 
 
 def first_statement(name: str) -> Run:
-    """Connect, send what returns hstore and a statement after it, close."""
-    sql, where = named(name), conninfo()
+    """Connect, send the messages, close."""
+    sent, where = messages(name, is_first=True), conninfo()
 
     def once() -> tuple[float, float]:
         started = perf_counter()
         with psycopg.connect(where, autocommit=True) as own:
             connected = perf_counter()
-            own.pgconn.exec_(b"select attrs, tags from product where id = 1")
-            own.pgconn.exec_(sql)
+            for message in sent:
+                own.pgconn.exec_(message)
             ended = perf_counter()
         return ended - started, ended - connected
 

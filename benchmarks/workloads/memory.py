@@ -6,7 +6,7 @@ byte. libpq's buffers, the same in all variants, are not in it.
 
 from __future__ import annotations
 
-import dataclasses
+import enum
 import gc
 import itertools
 import tracemalloc
@@ -14,11 +14,19 @@ from collections.abc import Callable
 from typing import Any
 from unittest.mock import patch
 
+import psycopg
 from django.db import connections
+from psycopg.types.enum import EnumInfo, register_enum
 
 from benchmarks.measures import Metrics, Run
 
+from .pools import conninfo
+
 SELECT = "select attrs, tags from product where id = 1"
+
+
+class Feeling(enum.Enum):
+    GLAD = "glad"
 
 
 def traced() -> int:
@@ -80,38 +88,32 @@ def switches() -> Run:
 def tenants() -> Run:
     """Have each switch lead to OIDs never seen, over 1,000 databases by turns.
 
-    The connection and the queries are real. The database's name is made up, as are
-    the OIDs in the answer: so many databases would take 7 MB of disk each.
+    The connection and the queries are real, and so are the OIDs: a type is made anew
+    each time. The database's name is made up: so many would take 7 MB of disk each.
     """
-    from django_pg_hot_async import _connections, _link
+    from django_pg_hot_async import register_type
     from django_pg_hot_async._core.server import Server
+    from django_pg_hot_async._django.connections import track
 
+    register_type("feeling", EnumInfo, register_enum, enum=Feeling)
     wrapper: Any = connections["default"]
     wrapper.connect()
     numbers = itertools.count()
-    oids = itertools.count(100_000)
-    read: Any = vars(_link)["read"]
-
-    def read_others(*args: Any) -> Any:
-        catalog = read(*args)
-        rows = tuple(
-            dataclasses.replace(row, oid=next(oids), array_oid=next(oids))
-            for row in catalog.types
-        )
-        return dataclasses.replace(catalog, types=rows)
+    other = psycopg.connect(conninfo(), autocommit=True)
 
     def of_another(*_: object) -> Server:
         return Server(180_000, "10.0.0.1", "5432", f"tenant {next(numbers) % 1000}")
 
-    patch.object(_link, "read", read_others).start()
     patch.object(Server, "of", of_another).start()
 
     def switch() -> None:
-        # What the receiver does for a new connection.
-        _connections.look_after(wrapper.connection, "default")
-        query(wrapper)
+        other.execute("drop type if exists feeling", prepare=False)
+        other.execute("create type feeling as enum ('GLAD')", prepare=False)
+        # What is done for a new connection.
+        track(wrapper.connection, "default")
         with wrapper.cursor() as cursor:
-            cursor.execute("select %s -> 'a'", [{"a": "1"}])
+            cursor.execute("select %s::feeling, null::hstore", [Feeling.GLAD])
+            assert cursor.fetchone() == (Feeling.GLAD, None)
 
     return growth_of(switch)
 

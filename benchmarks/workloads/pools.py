@@ -23,7 +23,7 @@ def conninfo() -> str:
     return make_conninfo(**{name: where[name] for name in WHERE})
 
 
-def getconn_and_putconn(configure: bool = False, check: str = "") -> Run:
+def getconn_and_putconn(configure: bool = False) -> Run:
     """A connection out of an `AsyncConnectionPool` and back."""
     from django_pg_hot_async import pool as hooks
 
@@ -38,11 +38,6 @@ def getconn_and_putconn(configure: bool = False, check: str = "") -> Run:
             max_size=2,
             open=False,
             configure=hooks.aconfigure("shop") if configure else None,
-            check={
-                "": None,
-                "ours": hooks.acheck("shop"),
-                "psycopg": AsyncConnectionPool.check_connection,
-            }[check],
         )
         await pool.open(wait=True)
         opened.append(pool)

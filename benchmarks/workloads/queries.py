@@ -16,11 +16,14 @@ from .connects import fetch_types
 connection: Any = _connection
 
 
-def cursor(rows: int) -> Run:
-    """Rows with hstore and citext[], by a cursor."""
+def cursor(rows: int, select_one: bool = False) -> Run:
+    """Rows with hstore and citext[], by a cursor; *select_one* sends that before."""
 
     def once() -> Any:
         with connection.cursor() as cursor:
+            if select_one:
+                cursor.execute("select 1")
+                cursor.fetchone()
             cursor.execute("select attrs, tags from product where id <= %s", [rows])
             return cursor.fetchall()
 

@@ -1,0 +1,87 @@
+"""Once results have arrived: what all of them are decoded by.
+
+It is decided before a loader is made, so nothing is asked when rows are fetched.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+from psycopg import pq
+from psycopg.adapt import Transformer
+
+from . import loading
+from .connection import (
+    IDLE,
+    ConnectionState,
+    Execution,
+)
+from .statements import memo_key
+from .trust import Trust
+
+if TYPE_CHECKING:
+    from psycopg.abc import PQGen
+    from psycopg.pq.abc import PGresult
+
+    from .snapshot import Snapshot
+
+
+COMMAND_OK = pq.ExecStatus.COMMAND_OK
+
+
+def are_known(execution: Execution, oids: set[int], results: list[PGresult]) -> bool:
+    """Whether what *results* hold can be decoded by what is known."""
+    snapshot = execution.snapshot if execution.is_decided else None
+    return (
+        snapshot is not None
+        and all(map(snapshot.knows, oids))
+        and not loading.is_reshaped(results, snapshot)
+    )
+
+
+def decide(cursor: Any, execution: Execution, snapshot: Snapshot | None) -> None:
+    """Decide what all results of *execution* are decoded by."""
+    if snapshot is not execution.snapshot:
+        execution.snapshot = snapshot
+        # Its loaders may be those of another snapshot.
+        cursor._tx = Transformer(cursor)
+    execution.is_decided = True
+
+
+def note_commands(state: ConnectionState, results: list[PGresult]) -> None:
+    for result in results:
+        if result.status == COMMAND_OK and (tag := result.command_status):
+            state.note_command(tag)
+
+
+def settle(cursor: Any, execution: Execution) -> PQGen[None]:
+    """Ask about what is pending, then give the results to the cursor."""
+    pending, execution.pending = execution.pending, ()
+    if pending:
+        yield from explain(cursor, execution, list(itertools.chain(*pending)))
+        for results in pending:
+            cursor._set_results(results)
+
+
+def explain(cursor: Any, execution: Execution, results: list[PGresult]) -> PQGen[None]:
+    """Decide what *results* are decoded by, asking the server that sent them."""
+    state, connection = execution.state, cursor._conn
+    oids = loading.oids_in(results)
+    state.alias.unmark_bare(memo_key(cursor, execution, cursor._query))
+    snapshot = execution.snapshot if execution.is_decided else None
+    if snapshot is None:
+        is_over = connection.pgconn.transaction_status == IDLE
+        snapshot = yield from state.verify(connection)
+        if is_over and state.level is Trust.TRANSACTION and not state.is_straight:
+            raise state.refuse(
+                "nothing tells which server sent a result that has values of a type"
+                f" with the OID {min(oids)}"
+            )
+    if not all(map(snapshot.knows, oids)):
+        snapshot = yield from state.describe(connection, snapshot, oids)
+    if loading.is_reshaped(results, snapshot):
+        snapshot = yield from state.read(connection, snapshot.catalog.start or None)
+        snapshot = yield from state.describe(connection, snapshot, oids)
+    decide(cursor, execution, snapshot)
+    snapshot.share_types(cursor._adapters)
