@@ -64,8 +64,8 @@ class Remote:
             cursor = connection.execute(sql.encode(), params)
             return cursor.fetchall() if cursor.description else []
 
-    def create_database(self, name: str, template: str = "template1") -> None:
-        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    def create_database(self, name: str, template: str | None = None) -> None:
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template or 'template1'}")
 
 
 def replications(source: Remote, target: Remote) -> list[Replication]:

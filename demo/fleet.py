@@ -58,7 +58,8 @@ class Fleet:
     def __enter__(self) -> Fleet:
         with contextlib.ExitStack() as stack:
             source = self.replication.source
-            self.route = stack.enter_context(self._make_route(source, self.dbname))
+            self.route: Route = self._make_route(source, self.dbname)
+            stack.enter_context(self.route)
             stack.enter_context(self.replication)
             stack.callback(lambda: stop(self.workers))
             self.workers = self._start_workers(self.with_app)

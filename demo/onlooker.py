@@ -125,11 +125,12 @@ class Onlooker:
         if is_paused and not self.doing:
             ends[1] = shop.release(self.servers[1 - self.serving])
             self.doing = f"cutting over from {ends[0]} to {ends[1]}"
-            self.switches.append(Switch(self.seconds, *ends, self.counts()))
+            self.switches.append(Switch(self.seconds, ends[0], ends[1], self.counts()))
         elif not is_paused and (self.doing or serving != self.serving):
             if not self.doing:
                 # Quicker than the looks follow each other.
-                self.switches.append(Switch(self.seconds - EVERY, *ends, self.counts()))
+                began = self.seconds - EVERY
+                self.switches.append(Switch(began, ends[0], ends[1], self.counts()))
             self.doing = ""
             if serving == self.serving:
                 self.switches.pop()

@@ -156,6 +156,7 @@ class Room:
 
     def _describe(self) -> State:
         stage, now = self.stage, self.stage.seconds
+        fleets: Sequence[Fleet | Watched] = stage.fleets
         return {
             "now": round(now, 2),
             "serving": stage.serving,
@@ -165,7 +166,7 @@ class Room:
             "fleets": [
                 self._describe_fleet(fleet, gauge, lookout, now - SHOWN)
                 for fleet, gauge, lookout in zip(
-                    stage.fleets, self._gauges, self._lookouts, strict=True
+                    fleets, self._gauges, self._lookouts, strict=True
                 )
             ],
         }

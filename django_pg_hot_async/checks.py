@@ -68,7 +68,7 @@ def check_servers(
     # not, and passes all aliases to those that are asked for by tag.
     if not databases or not apps.is_installed(APP):
         return []
-    if why_no_psycopg() or any(_check_receivers()):
+    if why_no_psycopg() or any(_check_patches()) or any(_check_receivers()):
         return []
     from ._operator import probe
 
@@ -111,7 +111,7 @@ def check_psycopg() -> Iterator[CheckMessage]:
         yield Error(
             f"DATABASES[{alias!r}]['ENGINE'] is {database['ENGINE']!r}, which uses"
             f" psycopg 2{reason}. It registers OIDs for the whole process, and nothing"
-            " looks after them.",
+            " keeps them right.",
             hint='Install "psycopg[binary]" and have the backend use it, or leave the'
             f" alias to Django: {_left_to_django(alias)}.",
             id=f"{APP}.E001",
@@ -167,8 +167,8 @@ def _check_pooler(alias: str, database: Mapping[str, Any]) -> Iterator[CheckMess
         yield Warning(
             f"{' and '.join(signs)}; {text}. A pooler may move an open connection to"
             " another server, and nothing tells the client.",
-            hint=f"Remove {path}: 'auto', the default, is right behind any pooler. Silence"
-            " this where the pooler never moves an open connection.",
+            hint=f"Set {path} to 'auto', the default, which is right behind any pooler."
+            " Silence this where the pooler never moves an open connection.",
             id=f"{APP}.W001",
         )
     threshold = database["OPTIONS"].get("prepare_threshold")
@@ -272,8 +272,8 @@ def _check_answer(alias: str, answer: Any) -> Iterator[CheckMessage]:
             f"DATABASES[{alias!r}] leads to {answer.server} through a pooler;"
             f" {text}. A pooler may move an open connection to another server, and"
             " nothing tells the client.",
-            hint=f"Remove {path}: 'auto', the default, is right behind any pooler. Silence"
-            " this where the pooler never moves an open connection.",
+            hint=f"Set {path} to 'auto', the default, which is right behind any pooler."
+            " Silence this where the pooler never moves an open connection.",
             id=f"{APP}.W004",
         )
     for name in answer.registrations:
@@ -338,15 +338,13 @@ def _aliases(driver: str = "psycopg") -> dict[str, Mapping[str, Any]]:
 
 
 def trust_setting(alias: str) -> tuple[str, str]:
-    """Return the path of the setting that decides for *alias*, and what it is."""
+    """Return the path of the setting that *alias* goes by, and what it says."""
     value = getattr(settings, conf.SETTING, None) or {}
     own = value.get("ALIASES", {}).get(alias) or {}
     path = f"{conf.SETTING}['TRUST']"
     if "TRUST" in own:
         path = f"{conf.SETTING}['ALIASES'][{alias!r}]['TRUST']"
-    level = conf.trust(alias).value
-    is_set = "TRUST" in own or "TRUST" in value
-    return path, f"{path} is {'' if is_set else 'not set, that is, '}{level!r}"
+    return path, f"{path} is {conf.trust(alias).value!r}"
 
 
 def _left_to_django(alias: str) -> str:

@@ -11,34 +11,33 @@ import subprocess
 import sys
 import threading
 import types
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import django
+import psycopg
 import psycopg2
 import pytest
 from django.apps import apps
 from django.conf import settings
 from django.core import checks as django_checks
 from django.core.management import call_command
-from django.core.signals import request_started
 from django.db.backends.postgresql.base import DatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.test.utils import override_settings
+from psycopg.types import TypeInfo
 from psycopg.types.enum import EnumInfo, register_enum
+from psycopg.types.string import TextLoader
 
 import django_pg_hot_async
-from django_pg_hot_async import (
-    _checkouts,
-    _receiver,
-    _tracking,
-    _work_units,
-    checks,
-    register_type,
-)
+from django_pg_hot_async import checks, register_type
+from django_pg_hot_async._core.runtime import runtime
+from django_pg_hot_async._django import backend, startup
+from django_pg_hot_async._django.declare import GROUP
 from django_pg_hot_async.testing import PgBouncer
 
-from .scenarios import KINDS, connections, database, lead, trust
+from .scenarios import ANVIL, KINDS, connections, database, lead, trust
 
 PAGE = (Path(__file__).parent.parent / "docs" / "checks.md").read_text()
 SOURCE = Path(checks.__file__).read_text()
@@ -82,14 +81,14 @@ def test_e001_where_psycopg_3_cannot_be_imported(tmp_path):
     message = (
         "DATABASES['default']['ENGINE'] is 'django.db.backends.postgresql', which uses"
         f" psycopg 2, since psycopg 3 cannot be imported ({reason}). It registers OIDs"
-        " for the whole process, and nothing looks after them."
+        " for the whole process, and nothing keeps them right."
     )
     assert process.stdout.splitlines() == [f"django_pg_hot_async.E001 {message}"]
     assert process.stderr.strip() == message  # the log
 
 
 def test_e001_of_a_backend_that_uses_psycopg_2(alias, monkeypatch):
-    """Among others that do not, which are looked after."""
+    """Among others that do not, whose connections are tracked."""
 
     class Psycopg2Wrapper(DatabaseWrapper):
         Database: Any = psycopg2
@@ -102,7 +101,7 @@ def test_e001_of_a_backend_that_uses_psycopg_2(alias, monkeypatch):
     assert found().keys() == {"E001"}
     assert found()["E001"].msg == (
         "DATABASES['legacy']['ENGINE'] is 'psycopg2_engine', which uses psycopg 2. It"
-        " registers OIDs for the whole process, and nothing looks after them."
+        " registers OIDs for the whole process, and nothing keeps them right."
     )
     assert "PG_HOT_ASYNC['ALIASES'] = {'legacy': None}" in found()["E001"].hint
     assert found(["legacy"]).keys() == {"E001"}
@@ -128,40 +127,35 @@ for message in run_checks():
 """
 
 
-def run(code, path, **env):
+def run(code, path, *, returncode=0, **env):
     (path / "start.py").write_text(code)
     root = Path(django_pg_hot_async.__file__).parent.parent
-    return subprocess.run(
+    done = subprocess.run(
         [sys.executable, path / "start.py"],
         env={**os.environ, "PYTHONPATH": f"{root}:{path}", **env},
-        check=True,
         capture_output=True,
         text=True,
+        timeout=60,
     )
+    assert done.returncode == returncode, done.stderr
+    return done
 
 
 # E002
 
 
-@pytest.mark.parametrize(
-    "signal, name, uid",
-    [
-        (connection_created, "connection_created", _checkouts.UID),
-        (request_started, "request_started", _work_units.UID),
-    ],
-)
-def test_e002_receiver_was_disconnected(alias, signal, name, uid):
+def test_e002_receiver_was_disconnected(alias):
     assert "E002" not in found()
-    assert signal.disconnect(dispatch_uid=uid)
+    assert connection_created.disconnect(dispatch_uid=backend.UID)
     try:
         assert found()["E002"].msg == (
-            f"This package's receiver of {name} is not connected, so that connections"
-            " are not looked after."
+            "This package's receiver of connection_created is not connected, so that"
+            " connections are not tracked."
         )
         # Asking a server would only say the same in other words.
         assert found(["default"]).keys() == {"E002"}
     finally:
-        _receiver.install()
+        startup.install()
 
 
 def test_e002_ready_was_overridden(tmp_path):
@@ -172,7 +166,7 @@ def test_e002_ready_was_overridden(tmp_path):
     )
     process = run(START.format(apps=["mine.Mine"]), tmp_path)
     lines = process.stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["django_pg_hot_async.E002"] * 2
+    assert [line.split()[0] for line in lines] == ["django_pg_hot_async.E002"]
     process = run(START.format(apps=["django_pg_hot_async"]), tmp_path)
     assert process.stdout == ""
 
@@ -183,7 +177,100 @@ def test_nothing_is_told_without_the_app(alias):
     names.remove("django_pg_hot_async")
     with override_settings(INSTALLED_APPS=names):
         assert found() == found(["default"]) == {}
-    assert found().keys() == {"W001", "W002"}
+    with trust("connection"):
+        assert found().keys() == {"W001", "W002"}
+
+
+# E005
+
+
+MISFIT = """
+from django.db.backends.postgresql.base import DatabaseWrapper
+
+original = DatabaseWrapper.init_connection_state
+DatabaseWrapper.init_connection_state = lambda this: original(this)
+"""
+ASIDE = """
+from django.core.management import call_command
+from django.db import connection
+from django.db.backends.signals import connection_created
+from django_pg_hot_async import conf, forget, status
+from django_pg_hot_async._core import cursors
+from django_pg_hot_async._django import backend, contrib_postgres, version
+
+patches = [
+    *cursors.PATCHES,
+    *backend.PATCHES,
+    *contrib_postgres.PATCHES,
+    *version.patches(),
+]
+
+def what_stands():
+    return [vars(patch.owner).get(patch.name) for patch in patches]
+
+before = what_stands()
+django.setup()
+assert len(before) > 20 and what_stands() == before
+assert all(a is b for a, b in zip(what_stands(), before))
+assert not conf.is_on
+for receiver in connection_created._live_receivers(None)[0]:
+    print(receiver.__module__, receiver.__name__)
+from django.core.checks import run_checks
+for message in run_checks() + run_checks(databases=["default"], tags=["database"]):
+    print(message.id, message.msg)
+with connection.cursor() as cursor:
+    cursor.execute("select attrs, tags from product where name = 'anvil'")
+    print(*cursor.fetchone())
+print(status(), forget())
+call_command("pg_hot_status", no_color=True)
+"""
+
+
+def test_e005_a_patch_does_not_fit(tmp_path, green):
+    """None is installed, then: Django starts, and does what it does without the app."""
+    code = f"""
+import django
+from django.conf import settings
+settings.configure(
+    INSTALLED_APPS=["django_pg_hot_async", "django.contrib.postgres"],
+    DATABASES={{"default": {green.database("shop")!r}}},
+)
+{MISFIT}{ASIDE}"""
+    process = run(code, tmp_path, returncode=1)
+    why = (
+        "django.db.backends.postgresql.base.DatabaseWrapper.init_connection_state takes"
+        " this; expected self"
+    )
+    assert process.stdout.splitlines() == [
+        "django.contrib.postgres.signals register_type_handlers",
+        "django_pg_hot_async.E005 This package stands aside, and Django works as"
+        f" without it: {why}.",
+        f"{ANVIL['attrs']} {ANVIL['tags']}",
+        "[] None",
+        "default",
+        "  server      its connections are not tracked: the system check"
+        " django_pg_hot_async.E005 tells why",
+    ]
+    log, *_, last = process.stderr.splitlines()
+    assert log == f"standing aside, Django works as without this app: {why}"
+    assert last.endswith("CommandError: no answer from default")
+
+
+def test_a_patch_of_somebody_elses_fits(tmp_path):
+    """One that is there before ours, and hands on whatever it is called with."""
+    other = """
+from django.db.backends.postgresql.base import DatabaseWrapper
+
+original = DatabaseWrapper.init_connection_state
+
+def taking_anything(*args, **kwargs):
+    return original(*args, **kwargs)
+
+DatabaseWrapper.init_connection_state = taking_anything
+"""
+    start = START.format(apps=["django_pg_hot_async", "django.contrib.postgres"])
+    before, setup, after = start.partition("django.setup()")
+    assert run(f"{before}{other}{setup}{after}", tmp_path).stdout == ""
 
 
 # What settings show
@@ -207,8 +294,9 @@ OWN_CHECK = {"OPTIONS": {"pool": {"check": print}}}
         ("connection", {"DISABLE_SERVER_SIDE_CURSORS": False}, set()),
         ("server", {"PORT": "6432"}, {"W001"}),
         ("server", {"HOST": "one,two"}, set()),
-        ("checkout", {"PORT": "6432", "ATOMIC_REQUESTS": True}, set()),
-        ("result", {"PORT": "6432"}, set()),
+        ("auto", {"PORT": "6432"}, set()),
+        ("auto", {"DISABLE_SERVER_SIDE_CURSORS": True}, set()),
+        ("transaction", {"PORT": "6432"}, set()),
         ("connection", POOL, {"W002"}),
         ("connection", {**POOL, **CHECKED}, set()),
         ("connection", OWN_CHECK, set()),
@@ -218,11 +306,12 @@ OWN_CHECK = {"OPTIONS": {"pool": {"check": print}}}
         ("connection", {"CONN_MAX_AGE": None}, {"W002"}),
         ("connection", {"CONN_MAX_AGE": None, **CHECKED}, set()),
         ("connection", {"OPTIONS": {"prepare_threshold": 5}}, set()),
-        ("result", {"PORT": 6432, "OPTIONS": {"prepare_threshold": 0}}, {"W003"}),
-        ("result", {"PORT": 6432, "OPTIONS": {"prepare_threshold": None}}, set()),
-        ("checkout", {}, {"I001"}),
-        ("checkout", {"ATOMIC_REQUESTS": True}, set()),
-        ("connection", {"ATOMIC_REQUESTS": False}, set()),
+        ("auto", {"PORT": 6432, "OPTIONS": {"prepare_threshold": 0}}, {"W003"}),
+        ("transaction", {"PORT": 6432, "OPTIONS": {"prepare_threshold": 0}}, {"W003"}),
+        ("auto", {"PORT": 6432, "OPTIONS": {"prepare_threshold": None}}, set()),
+        ("auto", POOL, {"W002"}),
+        ("auto", {}, set()),
+        ("transaction", {}, set()),
         ("connection", {"ENGINE": "django.db.backends.sqlite3", "PORT": 6432}, set()),
     ],
 )
@@ -237,24 +326,26 @@ def test_settings(alias, level, database, expected):
 
 def test_w001_names_the_setting_that_decides(alias):
     alias(PORT="6432", DISABLE_SERVER_SIDE_CURSORS=True)
-    message = found()["W001"]
+    assert found() == {}
+    with trust("connection"):
+        message = found()["W001"]
     assert message.msg == (
         "DATABASES['default']['PORT'] is '6432', PgBouncer's port and"
         " DATABASES['default']['DISABLE_SERVER_SIDE_CURSORS'] is True, as for a pooler;"
-        " PG_HOT_ASYNC['TRUST'] is not set, that is, 'connection'. A pooler may move an"
-        " open connection to another server, and nothing tells the client."
+        " PG_HOT_ASYNC['TRUST'] is 'connection'. A pooler may move an open"
+        " connection to another server, and nothing tells the client."
     )
     assert message.hint == (
-        "Set PG_HOT_ASYNC['TRUST'] to 'checkout'. Silence this where the pooler never"
-        " moves an open connection."
+        "Set PG_HOT_ASYNC['TRUST'] to 'auto', the default, which is right behind any"
+        " pooler. Silence this where the pooler never moves an open connection."
     )
     with trust("server"):
         assert "; PG_HOT_ASYNC['TRUST'] is 'server'. " in found()["W001"].msg
-    own = {"TRUST": "result", "ALIASES": {"default": {"TRUST": "server"}}}
+    own = {"TRUST": "transaction", "ALIASES": {"default": {"TRUST": "server"}}}
     with override_settings(PG_HOT_ASYNC=own):
         path = "PG_HOT_ASYNC['ALIASES']['default']['TRUST']"
         assert f"; {path} is 'server'. " in found()["W001"].msg
-        assert f"Set {path} to" in found()["W001"].hint
+        assert f"Set {path} to 'auto'" in found()["W001"].hint
 
 
 def test_w002_names_settings_and_values(alias):
@@ -275,21 +366,48 @@ def test_w003_names_settings_and_values(alias):
     )
 
 
-def test_i001_names_settings_and_values(alias):
-    with trust("checkout"):
-        assert found()["I001"].msg.startswith(
-            "DATABASES['default']['ATOMIC_REQUESTS'] is False, and"
-            " PG_HOT_ASYNC['TRUST'] is 'checkout'."
+@pytest.fixture
+def process_wide():
+    """Have a registration with psycopg, for the whole process, end with the test."""
+    types, loaders = psycopg.adapters.types, psycopg.adapters._loaders
+    before = dict(types._registry), [dict(one) for one in loaders]
+    yield
+    types._registry, loaders[:] = before
+
+
+@pytest.mark.parametrize("oid, expected", [(16383, set()), (16384, {"W007"})])
+def test_w007_a_type_registered_for_the_whole_process(
+    alias, process_wide, oid, expected
+):
+    TypeInfo("ltree", oid, oid - 1).register()
+    assert found().keys() == expected
+    if expected:
+        assert found()["W007"].msg == (
+            "The type 'ltree' is registered in psycopg.adapters, for the whole"
+            " process, under the OID that one server has for it. On another server"
+            " that OID may be another type, and nothing can make it follow."
         )
+        assert "register_type('ltree', ...)" in found()["W007"].hint
+
+
+def test_w007_an_array_or_a_loader_is_enough(alias, process_wide):
+    TypeInfo("built_in", 25, 16400).register()
+    assert "'built_in'" in found()["W007"].msg
+
+
+def test_w007_a_loader_alone(alias, process_wide):
+    psycopg.adapters.register_loader(16400, TextLoader)
+    assert "The type 'OID 16400' is registered" in found()["W007"].msg
 
 
 def test_silenced_by_id(alias, capsys):
     alias(PORT="6432")
-    call_command("check")
-    assert "(django_pg_hot_async.W001)" in capsys.readouterr().err
-    with override_settings(SILENCED_SYSTEM_CHECKS=["django_pg_hot_async.W001"]):
+    with trust("connection"):
         call_command("check")
-    assert "W001" not in capsys.readouterr().err
+        assert "(django_pg_hot_async.W001)" in capsys.readouterr().err
+        with override_settings(SILENCED_SYSTEM_CHECKS=["django_pg_hot_async.W001"]):
+            call_command("check")
+        assert "W001" not in capsys.readouterr().err
 
 
 # What servers say
@@ -339,18 +457,75 @@ def test_w004_a_pooler_in_between(alias, green):
         for level in ("server", "connection"):
             with trust(level):
                 assert found(["default"]).keys() == {"W004"}
-        message = found(["default"])["W004"]
-        assert f":{bouncer.port}/shop through a pooler; PG_HOT_ASYNC" in message.msg
-        assert message.hint.startswith("Set PG_HOT_ASYNC['TRUST'] to 'checkout'.")
-        with trust("result"):
-            assert found(["default"]) == {}
+                message = found(["default"])["W004"]
+                assert (
+                    f":{bouncer.port}/shop through a pooler; PG_HOT_ASYNC['TRUST'] is"
+                    f" {level!r}. "
+                ) in message.msg
+                assert message.hint.startswith("Set PG_HOT_ASYNC['TRUST'] to 'auto', ")
+        for level in ("auto", "transaction"):
+            with trust(level):
+                assert found(["default"]) == {}
 
 
 @pytest.fixture
 def declare():
-    before = _tracking.declared()
+    before = runtime.group(GROUP)
     yield register_type
-    _tracking.declare(before)
+    runtime.track(GROUP, before)
+
+
+class Mood(Enum):
+    sad = "sad"
+    ok = "ok"
+
+
+@pytest.fixture
+def by_hand():
+    """Have a receiver register a type on each connection, as psycopg's manual does."""
+
+    def register_mood(connection: Any, **kwargs: Any) -> None:
+        info = EnumInfo.fetch(connection.connection, "mood")
+        assert info is not None
+        register_enum(info, connection.connection, Mood)
+
+    connection_created.connect(register_mood)
+    yield
+    connection_created.disconnect(register_mood)
+
+
+def test_w008_a_receiver_registers_a_type_by_hand(alias, green, by_hand):
+    lead("default", green.database("shop"))
+    assert found() == {}
+    message = found(["default"])["W008"]
+    assert message.msg.startswith(
+        "The type 'mood' is registered on connections of DATABASES['default'] under the"
+        " OID that PostgreSQL"
+    )
+    assert message.msg.endswith(
+        " has for it. A connection that is moved to another server keeps it."
+    )
+    assert message.hint.startswith("Declare it with register_type(), and remove")
+    assert found(["default"]).keys() == {"W008"}
+
+
+def test_w008_is_not_told_of_what_w007_tells(tmp_path, green):
+    """Django's connections have what is registered for the whole process."""
+    code = f"""
+import django
+from django.conf import settings
+from psycopg.types import TypeInfo
+TypeInfo("ltree", 20000, 20001).register()
+settings.configure(
+    INSTALLED_APPS=["django_pg_hot_async"],
+    DATABASES={{"default": {green.database("shop")!r}}},
+)
+django.setup()
+from django.core.checks import run_checks
+for message in run_checks(databases=["default"]):
+    print(message.id)
+"""
+    assert run(code, tmp_path).stdout == "django_pg_hot_async.W007\n"
 
 
 def test_w005_a_type_that_the_server_lacks(alias, green, declare):
@@ -392,19 +567,13 @@ for message in run_checks():
 def test_without_psycopg_3_nothing_public_breaks(tmp_path):
     """A health view, and a nightly job, of a project that is on its way from 2."""
     code = """
-import asyncio
-from django_pg_hot_async import forget, status, work_unit
-@work_unit
-def job(): return "done"
-@work_unit
-async def ajob(): return "done"
-print(status(), job(), asyncio.run(ajob()))
-forget(); forget("default"); work_unit()
-with work_unit(): print("done")
+from django_pg_hot_async import forget, status
+print(status())
+forget(); forget("default")
 """
     start = START.format(apps=["django_pg_hot_async"]).partition("from django.core")[0]
     process = run(start + code, tmp_path, PSYCOPG_IMPL="none")
-    assert process.stdout == "[] done done\ndone\n"
+    assert process.stdout == "[]\n"
 
 
 def test_w005_a_type_of_another_kind(alias, green, declare):
@@ -501,7 +670,7 @@ def test_i002_a_server_that_only_speaks_the_protocol(alias, green):
         message = found(["default"])["I002"]
         assert message.msg == (
             "DATABASES['default'] leads to a server that speaks PostgreSQL's protocol"
-            " and is none; nothing is done for it."
+            " and is not PostgreSQL. This app ignores it."
         )
         with override_settings(PG_HOT_ASYNC={"ALIASES": {"default": None}}):
             assert found(["default"]) == {}

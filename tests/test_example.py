@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from django.http import HttpRequest, HttpResponse
 
 from demo import load, middleware, report, routes, shop, tally, web
 from demo.client import Answer
@@ -215,7 +217,9 @@ def test_tally_error(error: tuple[str, str | None, str], kind: str) -> None:
 )
 def test_tally_error_of_raw_sql(error: Exception, kind: str) -> None:
     """psycopg's own exceptions count as those that Django makes of them do."""
-    answer = middleware.TellErrors(lambda request: None).process_exception(None, error)
+    tell = middleware.TellErrors(lambda request: HttpResponse())
+    answer = tell.process_exception(HttpRequest(), error)
+    assert answer is not None
     count = tally.Tally("test")
     count.add("raw list", Answer(500, answer.content), None)
     assert (count.undecoded, count.cut) == (kind == "undecoded", kind == "cut")
@@ -230,7 +234,7 @@ def test_tally_answer_that_is_no_json() -> None:
 
 def test_tally_pause_until_the_end_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter((1.0, 2.5, 10.0))
-    monkeypatch.setattr(tally.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     count = tally.Tally("test", began=0.0)
     body = json.dumps({"pid": 1, "products": []}).encode()
     count.add("sync list", Answer(200, body), None)

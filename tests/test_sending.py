@@ -88,7 +88,7 @@ def schemas(*names: str) -> list[str]:
         f" multirange_type_name = {name}.hourses);"
         f"create table {name}.item (feels {name}.mood, size {name}.size,"
         f" moods {name}.mood[], sizes {name}.size[], hours {name}.hours,"
-        f" some {name}.hourses)"
+        f" spans {name}.hourses)"
         for name in names
     ]
 
@@ -103,7 +103,7 @@ VALUES = [
 ]
 INSERT = (
     "insert into item values (%s, %s, %s, %s, %s, %s)"
-    " returning feels, size, moods, sizes, hours, some"
+    " returning feels, size, moods, sizes, hours, spans"
 )
 
 
@@ -568,33 +568,34 @@ class TestNames:
                 forget(ALIAS)
 
 
+@pytest.fixture(scope="module")
+def databases(new):
+    made = {}
+    for encoding in ("UTF8", "LATIN1", "SQL_ASCII", "EUC_JP"):
+        name = encoding.lower()
+        new.execute(
+            f"create database {name} encoding '{encoding}' locale 'C'"
+            " template template0"
+        )
+        label = "é" if encoding == "LATIN1" else "気分"
+        with psycopg.connect(new.conninfo(name), autocommit=True) as conn:
+            conn.execute("set client_encoding to utf8")
+            conn.execute(HSTORE)
+            conn.execute(f"create type mood as enum ('sad', 'ok', '{label}')")
+            conn.execute(f'create schema "{label}"')
+            conn.execute(f'create table "{label}".hstore (n int)')
+            conn.execute(f"create type \"{label}\".mood as enum ('ok')")
+            conn.execute("create table item (attrs hstore, feels mood, more mood)")
+            conn.execute(f"insert into item values ('a=>1', 'ok', '{label}')")
+        made[name] = label
+    yield made
+    for name in made:
+        new.terminate(name)
+        new.drop_database(name)
+
+
 class TestEncodings:
     """What an encoding cannot write must not be in the way of what it can."""
-
-    @pytest.fixture(scope="class")
-    def databases(self, new):
-        made = {}
-        for encoding in ("UTF8", "LATIN1", "SQL_ASCII", "EUC_JP"):
-            name = encoding.lower()
-            new.execute(
-                f"create database {name} encoding '{encoding}' locale 'C'"
-                " template template0"
-            )
-            label = "é" if encoding == "LATIN1" else "気分"
-            with psycopg.connect(new.conninfo(name), autocommit=True) as conn:
-                conn.execute("set client_encoding to utf8")
-                conn.execute(HSTORE)
-                conn.execute(f"create type mood as enum ('sad', 'ok', '{label}')")
-                conn.execute(f'create schema "{label}"')
-                conn.execute(f'create table "{label}".hstore (n int)')
-                conn.execute(f"create type \"{label}\".mood as enum ('ok')")
-                conn.execute("create table item (attrs hstore, feels mood, more mood)")
-                conn.execute(f"insert into item values ('a=>1', 'ok', '{label}')")
-            made[name] = label
-        yield made
-        for name in made:
-            new.terminate(name)
-            new.drop_database(name)
 
     @both
     @levels

@@ -69,8 +69,9 @@ def _register_type_handlers(original: Any) -> Any:
                 original(connection, **kwargs)
                 return
             connections.track(pg_connection, connection.alias)
-        track()
-        if "signal" in kwargs:
+        if "signal" not in kwargs:
+            track()
+        elif runtime.group(GROUP):
             # A receiver before this one may have registered something for dicts.
             dumping.reclaim(unwrapped(pg_connection).adapters, dict)
 
@@ -81,17 +82,17 @@ def install() -> None:
     """Exchange the receivers, in the place where Django's stands."""
     ours, djangos = signals.register_type_handlers, _original()
     backend.OURS.add(id(ours))
+    # Signal.receivers: ((id of the receiver or dispatch_uid, id of the sender),
+    # receiver, ...). Receivers before and after it stay before and after it.
+    keys = [entry[0][0] for entry in connection_created.receivers]
+    if id(djangos) not in keys:
+        return  # It will be ours that Django connects.
+    connection_created.disconnect(djangos)
+    connection_created.connect(ours)
     with connection_created.lock:
-        # Signal.receivers: ((id of the receiver or dispatch_uid, id of the sender),
-        # receiver, ...). Receivers before and after it stay before and after it.
-        for position, entry in enumerate(connection_created.receivers):
-            if entry[0][0] == id(djangos):
-                connection_created.disconnect(djangos)
-                connection_created.connect(ours)
-                connection_created.receivers.insert(
-                    position, connection_created.receivers.pop()
-                )
-                break
+        receivers = connection_created.receivers
+        receivers.insert(keys.index(id(djangos)), receivers.pop())
+        connection_created.sender_receivers_cache.clear()
 
 
 def clear_caches() -> None:

@@ -24,6 +24,7 @@ from django_pg_hot_async._core.runtime import runtime
 from django_pg_hot_async._core.server import Server
 from django_pg_hot_async._core.snapshot import Snapshot
 from django_pg_hot_async._django import connections as _connections
+from django_pg_hot_async._django import startup
 
 SECONDS = 10.0
 """How long an alias has to answer."""
@@ -154,12 +155,22 @@ def _ask(connection: Any) -> Answer | NotAsked:
             for tracked in registry.types
             if snapshot is None or not snapshot.surrogates_of(tracked)
         ),
-        registrations=tuple(has_oids(connection.adapters, FIRST_NORMAL_OID)),
+        registrations=tuple(_registrations(connection)),
         host=host,
         port=port,
         is_standby=is_standby,
         is_pooled=pid != connection.info.backend_pid,
     )
+
+
+def _registrations(connection: Any) -> list[str]:
+    """Return the types registered on *connection*, and not for the whole process."""
+    everywhere = has_oids(psycopg.adapters, FIRST_NORMAL_OID)
+    return [
+        name
+        for name in has_oids(connection.adapters, FIRST_NORMAL_OID)
+        if name not in everywhere
+    ]
 
 
 def _why_not_tracked(connection: Any) -> NotAsked:
@@ -168,10 +179,11 @@ def _why_not_tracked(connection: Any) -> NotAsked:
             "failed", "its backend uses no psycopg 3: nothing is tracked with it"
         )
     if _connections.is_postgresql(connection):
+        number = "E005" if startup.why_not else "E002"
         return NotAsked(
             "failed",
             "its connections are not tracked: the system check"
-            " django_pg_hot_async.E002 tells why",
+            f" django_pg_hot_async.{number} tells why",
         )
     return NotAsked("not_postgresql", "not PostgreSQL (it speaks its protocol)")
 

@@ -49,7 +49,6 @@ class Backend(Async):
 
     is_djangos = True
     ways = frozenset({"cursor"})
-    reads_with_cursor = True
 
     def __init__(self, name: str, door: Door, loop: Loop) -> None:
         super().__init__(name, door, "default", Task(loop))

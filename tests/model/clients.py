@@ -57,10 +57,6 @@ class Client:
     is_async = False
     ways: frozenset[str] = frozenset()
     """How it can query by what Django has: of DJANGO_READS and DJANGO_SENDS."""
-    reads_with_cursor = False
-    """Whether types are read, if they have to be, when Django's cursor is made."""
-    checks = False
-    """Whether a hook reads when a connection is checked out."""
 
     def __init__(self, name: str, door: Door, alias: str) -> None:
         self.name = name
@@ -74,8 +70,10 @@ class Client:
         self._transaction: Any = None
         self.is_light = False
         """Whether its transaction has used no table yet, and so locks none."""
-        self.hooked: Callable[[Any], None] = lambda connection: None
-        """Called when a hook has read from a connection, by whoever had it called."""
+        self.checks_next = False
+        """Whether Django looks whether the connection works before it uses it."""
+        self.threshold: int | None = None
+        """After how many executions psycopg prepares a statement."""
 
     def __repr__(self) -> str:
         return self.name
@@ -245,10 +243,9 @@ class Own(Client):
 
     def open(self) -> None:
         self._connection = psycopg.connect(
-            self.door.conninfo(), autocommit=True, prepare_threshold=None
+            self.door.conninfo(), autocommit=True, prepare_threshold=self.threshold
         )
         pool.configure(self.alias)(self.connection)
-        self.hooked(self.connection)
 
     def close(self) -> None:
         connection, self._connection = self._connection, None
@@ -256,33 +253,18 @@ class Own(Client):
 
 
 class OwnPool(Client):
-    """A psycopg pool of one's own, with both hooks."""
-
-    checks = True
+    """A psycopg pool of one's own."""
 
     def __init__(self, name: str, door: Door, alias: str) -> None:
         super().__init__(name, door, alias)
         self._pool: Any = None
 
     def open(self) -> None:
-        # One by one: two at once read twice what one confirms to the other.
-        lock = threading.Lock()
-
-        def configure(connection: Any) -> None:
-            with lock:
-                pool.configure(self.alias)(connection)
-                self.hooked(connection)
-
-        def check(connection: Any) -> None:
-            with lock:
-                pool.check(self.alias)(connection)
-                self.hooked(connection)
-
         if self._pool is None:
             self._pool = ConnectionPool(
                 self.door.conninfo(),
-                configure=configure,
-                check=check,
+                configure=pool.configure(self.alias),
+                check=ConnectionPool.check_connection,
                 kwargs={"autocommit": True, "prepare_threshold": None},
                 open=True,
                 **POOL,
@@ -327,10 +309,9 @@ class Async(Client):
     def open(self) -> None:
         async def connect() -> Any:
             connection = await psycopg.AsyncConnection.connect(
-                self.door.conninfo(), autocommit=True, prepare_threshold=None
+                self.door.conninfo(), autocommit=True, prepare_threshold=self.threshold
             )
             await pool.aconfigure(self.alias)(connection)
-            self.hooked(connection)
             return connection
 
         self._connection = self.loop.run(connect())
@@ -341,33 +322,19 @@ class Async(Client):
 
 
 class AsyncPool(Async):
-    """A psycopg `AsyncConnectionPool` of one's own, with both hooks."""
-
-    checks = True
+    """A psycopg `AsyncConnectionPool` of one's own."""
 
     def __init__(self, name: str, door: Door, alias: str, loop: Loop) -> None:
         super().__init__(name, door, alias, loop)
         self._pool: Any = None
 
     def open(self) -> None:
-        lock = asyncio.Lock()
-
-        async def configure(connection: Any) -> None:
-            async with lock:
-                await pool.aconfigure(self.alias)(connection)
-                self.hooked(connection)
-
-        async def check(connection: Any) -> None:
-            async with lock:
-                await pool.acheck(self.alias)(connection)
-                self.hooked(connection)
-
         async def get() -> Any:
             if self._pool is None:
                 self._pool = AsyncConnectionPool(
                     self.door.conninfo(),
-                    configure=configure,
-                    check=check,
+                    configure=pool.aconfigure(self.alias),
+                    check=AsyncConnectionPool.check_connection,
                     kwargs={"autocommit": True, "prepare_threshold": None},
                     open=False,
                     **POOL,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from datetime import time
 from typing import Any
 
 import psycopg
 from asgiref.sync import async_to_sync
 from hypothesis import strategies as st
 from psycopg.rows import tuple_row
+from psycopg.types.range import Range
 
 from tests.shop.models import Product
 
@@ -23,6 +25,8 @@ COLUMNS: dict[str, str | None] = {
     "array[feels]": "mood[]",
     "array['new'::mood, feels]": "mood[]",
     "tags[1]": "citext",
+    "opens": "shift",
+    "array[opens]": "shift[]",
     "name": None,
 }
 """The type of each, if it has an OID that servers do not agree on."""
@@ -31,16 +35,20 @@ LITERALS = {
     "array['a=>1'::hstore]": "hstore[]",
     "'{x}'::citext[]": "citext[]",
     "'ok'::mood": "mood",
+    "'[08:00,09:00)'::shift": "shift",
 }
 KINDS = {**COLUMNS, **LITERALS}
 NEW_LABEL = "array['new'::mood, feels]"
 MOODS = ("array[feels]", NEW_LABEL)
+ELEMENTS = (*MOODS, "array[opens]", "opens")
+"""Those that in binary have an OID in them, or no text, where nobody loads them."""
 
 DJANGO_READS = ("cursor", "chunked", "orm", "iterator", "async orm")
 READS = (
     "server",
     "client",
     "raw",
+    "several",
     "binary",
     "named",
     "named raw",
@@ -83,12 +91,18 @@ VALUES: dict[str, Any] = {
     "hstore[]": [{"a": '"'}, {}],
     "mood": Mood.OK,
     "mood[]": [Mood.SAD, Mood.OK],
+    "shift": Range(time(8), time(9)),
+    "shift[]": [Range(time(8), time(9)), Range(time(9), None)],
 }
+PROJECTS = ("mood", "mood[]", "shift", "shift[]")
+"""Those that the project has to register."""
 ARRIVED = {
     "hstore": '"a"=>"1", "b c"=>NULL',
     "hstore[]": r'{"\"a\"=>\"\\\"\"",""}',
     "mood": "ok",
     "mood[]": "{sad,ok}",
+    "shift": "[08:00:00,09:00:00)",
+    "shift[]": '{"[08:00:00,09:00:00)","[09:00:00,)"}',
 }
 
 column_lists = st.lists(st.sampled_from(sorted(COLUMNS)), min_size=1, max_size=3)
@@ -243,6 +257,19 @@ def read_record(client: Client, how: str, select: Select) -> Any:
     return [record]
 
 
+def read_several(client: Client, how: str, select: Select) -> Any:
+    """Several statements at once: the rows of each are for nextset()."""
+    cursor = make_cursor(client, "server")
+    client.call(cursor.execute, f"select 'x'; {select.sql}; {select.sql}")
+    assert client.call(cursor.fetchall) == [("x",)]
+    found = []
+    while cursor.nextset():
+        found.append(client.call(cursor.fetchall))
+    first, second = found
+    assert first == second, f"{first!r} is not {second!r}"
+    return first
+
+
 def read_named(client: Client, how: str, select: Select) -> Any:
     kinds: Any = (psycopg.ServerCursor, psycopg.AsyncServerCursor)
     if how == "named raw":
@@ -298,6 +325,7 @@ READERS: dict[str, Callable[[Any, str, Select], Any]] = {
     "iterator": read_by_orm,
     "async orm": read_by_async_orm,
     "binary": read_binary,
+    "several": read_several,
     "named": read_named,
     "named raw": read_named,
     "named binary": read_named,

@@ -1,4 +1,4 @@
-"""No lock is held across I/O (I3): looked at whenever types are read."""
+"""No lock is held across I/O : looked at whenever the app waits for a server."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from psycopg import generators
 
-from django_pg_hot_async import _connections, _memory, _reading
+from django_pg_hot_async._core import types
+from django_pg_hot_async._core.runtime import runtime
 
 
 class Locks:
@@ -24,16 +26,20 @@ class Locks:
 
     @contextmanager
     def watched(self) -> Iterator[Locks]:
-        """Have a read of types fail in a thread that holds one."""
-        reading: Any = _reading
-        read_types = reading.read_types
+        """Have a thread that holds one fail when it waits for a server."""
 
-        def read(*args: Any) -> Any:
-            assert not self.are_held(), "a lock is held across a read"
-            return read_types(*args)
+        def watching(wait: Any) -> Any:
+            def waiting(*args: Any) -> Any:
+                assert not self.are_held(), "a lock is held across I/O"
+                return (yield from wait(*args))
+
+            return waiting
 
         with pytest.MonkeyPatch.context() as patch:
-            for module, lock in zip((_memory, _connections), self._locks, strict=True):
-                patch.setattr(module, "_lock", lock)
-            patch.setattr(reading, "read_types", read)
+            for owner, name, lock in zip(
+                (runtime, types), ("lock", "_lock"), self._locks, strict=True
+            ):
+                patch.setattr(owner, name, lock)
+            for name in ("execute", "send", "fetch_many"):
+                patch.setattr(generators, name, watching(getattr(generators, name)))
             yield self

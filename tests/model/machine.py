@@ -7,8 +7,9 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 
-from django_pg_hot_async import _memory
-from django_pg_hot_async._link import Link, link_of
+from django_pg_hot_async._core import runtime as memory
+from django_pg_hot_async._core import snapshot as snapshots
+from django_pg_hot_async._core.connection import ConnectionState, state_of
 
 from .cursors import KEPT, VALUES, column_lists
 from .deployment import clients, counts, places
@@ -17,7 +18,7 @@ from .traffic import Traffic
 from .world import ORDERS, SOME
 
 FIRST_NORMAL_OID = 16384
-STAND_INS = 2**32
+SURROGATES = 2**32
 
 
 class Search(Traffic, Operations):
@@ -28,7 +29,7 @@ class Search(Traffic, Operations):
         how=st.sampled_from(KEPT),
         columns=column_lists,
         stops=st.lists(places, min_size=2, max_size=4),
-        ends=st.sampled_from(("nothing", "forget", "work unit")),
+        ends=st.sampled_from(("nothing", "forget")),
     )
     def tour(
         self, name: str, how: str, columns: list[str], stops: list[int], ends: str
@@ -44,8 +45,6 @@ class Search(Traffic, Operations):
             self._move(client.door, self.world.places[stop])
             if ends == "forget":
                 self._forget(client.alias)
-            elif ends == "work unit":
-                self._begin_work(client, by_signal=False)
 
     @precondition(lambda self: not self.has_moods)
     @rule()
@@ -148,20 +147,11 @@ class Search(Traffic, Operations):
         if not hasattr(self, "links"):
             return
         counts["steps"] += 1
-        for connection, link in self.links.values():
-            real = link_of(connection)
-            if real is not None and real.snapshot and not connection.closed:
-                # I1, I2: what it goes by was read from where the promise says.
-                held = self.promise.trusted(link)
-                assert held is not None, f"{connection} is trusted for too long"
-                mine = {name: oid for name, oid, _ in held.types}
-                types = real.snapshot.by_name()
-                oids = {name: row.oid for name, row in types.items()}
-                assert oids == mine, f"{connection} goes by {oids}, not by {mine}"
+        for connection, _ in self.links.values():
             check_nothing_registered(connection)
-            if real is not None:
-                check_bounds(real)
-        # I3; that no lock is held across a read is looked at when there is one.
+            if (state := state_of(connection)) is not None:
+                check_bounds(state)
+        # That no lock is held across I/O is looked at when there is some.
         assert not self.cast.locks.are_held()
 
 
@@ -169,14 +159,14 @@ def check_nothing_registered(connection: Any) -> None:
     """I1: nothing with an OID of a server in it, to go stale."""
     adapters = connection.adapters
     for registered in (*adapters._loaders, *adapters._dumpers_by_oid):
-        oids = [oid for oid in registered if FIRST_NORMAL_OID <= oid < STAND_INS]
+        oids = [oid for oid in registered if FIRST_NORMAL_OID <= oid < SURROGATES]
         assert not oids, f"registered on {connection}: {oids}"
 
 
-def check_bounds(link: Link) -> None:
-    """I3: what is remembered is bounded."""
-    assert len(link.untracked) <= _memory.UNTRACKED_OIDS
-    assert len(link.memory.servers) <= _memory.SERVERS_AN_ALIAS
-    for known in link.memory.servers.values():
-        assert len(known.answers) <= _memory.ANSWERS_A_SERVER
-        assert len(known.untracked) <= _memory.UNTRACKED_OIDS
+def check_bounds(state: ConnectionState) -> None:
+    """What is remembered is bounded."""
+    alias = state.alias
+    assert len(alias.servers) <= memory.SERVERS_AN_ALIAS
+    for known in alias.servers.values():
+        assert len(known.snapshot.catalog.types) <= snapshots.MAX_TYPES
+        assert len(known.snapshot.untracked) <= snapshots.MAX_UNTRACKED

@@ -10,15 +10,17 @@ from django.core.signals import request_started
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 from psycopg.types.enum import EnumInfo, register_enum
+from psycopg.types.range import RangeInfo, register_range
 
-from django_pg_hot_async import _memory, forget, register_type, work_unit
+from django_pg_hot_async import forget, register_type
 from django_pg_hot_async._core.connection import state_of
+from django_pg_hot_async._core.runtime import runtime
 from tests.scenarios import connections
 
 from .clients import OWN, Client
 from .cursors import plain_query
 from .deployment import ERRORS, OFF, Deployment, clients, counts, doors, nearby, places
-from .world import MAPPING, ORDERS, TEMPLATES, Door, Mood, Place
+from .world import MAPPING, ORDERS, TEMPLATES, Door, Hue, Mood, Place, Tone
 
 
 class Operations(Deployment):
@@ -81,7 +83,7 @@ class Operations(Deployment):
             else:
                 raise AssertionError(f"{client} was not cut")
         # A pool replaces a connection that it gets back broken.
-        self.look_at_hooks()
+        self.reads(len(clients))
 
     @precondition(lambda self: self.left["recreate"])
     @rule(place=nearby, order=st.sampled_from(ORDERS))
@@ -134,7 +136,10 @@ class Operations(Deployment):
     def _register(self) -> None:
         """The project registers a type of its own, with connections open."""
         register_type("mood", EnumInfo, register_enum, enum=Mood, mapping=MAPPING)
-        self.promise.register("mood")
+        register_type("shift", RangeInfo, register_range)
+        register_type("hue", EnumInfo, register_enum, enum=Hue)
+        register_type("one.tone", EnumInfo, register_enum, enum=Tone)
+        self.promise.register("mood", "shift")
         self.reads(0)
         counts["types registered"] += 1
 
@@ -155,52 +160,21 @@ class Operations(Deployment):
                 self.promise.withdraw(alias)
         else:
             self.promise.withdraw(name)
-            _memory.alias(name)
+            runtime.alias(name)
             forget(name)
 
-    @rule(name=clients, by_signal=st.booleans())
-    def begin_work(self, name: str, by_signal: bool) -> None:
-        """A request begins in the client's thread, or a unit of work."""
-        self._begin_work(self.clients[name], by_signal=by_signal)
-
-    def _begin_work(self, client: Client, *, by_signal: bool) -> None:
-        async def in_the_loop() -> None:
-            async with work_unit():
-                pass
-
-        def begin() -> None:
-            if by_signal:
-                request_started.send(sender=type(self))
-            elif client.is_async:
-                client.call(in_the_loop)
-            else:
-                with work_unit():
-                    pass
-
-        if client.is_djangos and client.is_async:
-            # It has no connection that outlives a request.
-            by_signal = False
-        if by_signal and client.is_djangos:
-            # A request does not begin in a transaction: Django would close it.
-            self.end(client)
-        client.do(begin)
+    @rule(number=st.sampled_from((0, 1)))
+    def begin_request(self, number: int) -> None:
+        """A request begins in a thread: it may get another connection."""
+        client = self.cast.threads[number]
+        # It does not begin in a transaction: Django would close the connection.
+        self.end(client)
+        client.do(lambda: request_started.send(sender=type(self)))
+        client.checks_next = client.is_open
         if not client.is_open:
             # It went back to Django's pool.
             client.let_go()
-        for other in self.clients.values():
-            # Nothing tells whose the connections of one's own are. A pool that
-            # checks them lets a checkout begin with that, not with requests.
-            if other.is_djangos:
-                reached = other is client
-            else:
-                reached = not (by_signal and other.checks)
-            if other.is_open and reached:
-                self.promise.renew(self.link(other.connection, other.alias))
-        reads = 0
-        if client.reads_with_cursor and client.is_open:
-            link, layout = self.link_of(client), self.place(client).layout
-            reads = self.promise.cursor(link, layout).reads
-        self.reads(reads)
+        self.reads(0)
 
     @precondition(lambda self: self.has_off)
     @rule(number=st.sampled_from((0, 1)))
@@ -214,7 +188,7 @@ class Operations(Deployment):
             connections[OFF] = wrapper
             try:
                 with wrapper.cursor() as cursor:
-                    assert link_of(wrapper.connection) is None
+                    assert state_of(wrapper.connection) is None
                     with suppress(*ERRORS):
                         cursor.execute("select attrs, feels from product")
                         cursor.fetchall()
@@ -225,4 +199,4 @@ class Operations(Deployment):
 
         thread.do(work)
         self.reads(0)
-        assert OFF not in _memory.aliases()
+        assert OFF not in runtime.aliases

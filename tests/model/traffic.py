@@ -22,11 +22,12 @@ from .cursors import (
     COPIES,
     DJANGO_READS,
     DJANGO_SENDS,
+    ELEMENTS,
     IN_PARTS,
     KEPT,
-    MOODS,
     ORM,
     PIPELINED,
+    PROJECTS,
     READERS,
     READS,
     SENDERS,
@@ -45,7 +46,7 @@ from .cursors import (
 )
 from .deployment import ERRORS, INERROR, Deployment, cause, clients, counts
 from .processes import fork, in_a_thread, in_the_child
-from .promise import NONE, Expected, Link, Promise, is_evidence
+from .promise import MOVED, Expected, Link, Promise, is_evidence
 
 
 class Traffic(Deployment):
@@ -69,11 +70,10 @@ class Traffic(Deployment):
         columns: list[str],
         do: Callable[[Callable[[], Any]], Any] | None = None,
     ) -> None:
-        layout = self.place(client).layout
-        if not layout.types:
+        place = self.place(client)
+        if not place.layout.types:
             # What the server has costs nothing.
-            client.do(lambda: plain_query(client))
-            self.reads(0)
+            self._plain(client)
             return
         if not self.has_rows(client) and how not in KEPT:
             how = "server"
@@ -82,24 +82,29 @@ class Traffic(Deployment):
         if how == "stream":
             self.streamed.add(id(client.connection))
         select = self.select(client, how, columns)
+        by_name = how in DJANGO_READS
+        is_own = self.is_own(client)
 
-        def expected(promise: Promise, link: Link, readable: bool) -> Expected:
-            found = self.making(client, how, promise, link)
-            if found.refused:
+        def expected(promise: Promise, link: Link) -> Expected:
+            if not select.types and how not in (*AHEAD, *IN_PARTS):
+                found = promise.plain(link, place, select.sql, is_own=is_own)
+                found.most += by_name and is_own
                 return found
+            found = promise.result(link, place, select.types)
+            if how in AHEAD or how in IN_PARTS:
+                found = promise.hold(link, place) + found
+            if promise.is_by_transaction(link) and how in (*COPIES, "several"):
+                # It is asserted along with the COPY, and a string of statements may
+                # have a transaction of its own.
+                found.most += 1
             if how in COPIES:
-                binary = how in BINARY
-                return found + promise.copied(link, layout, select.types, binary=binary)
-            return found + promise.result(
-                link,
-                layout,
-                select.types,
-                readable=readable,
-                apart=how == "record",
-            )
+                found.right = [
+                    right and name not in promise.loaded or name in link.held.oids
+                    for right, name in zip(found.right, select.types, strict=True)
+                ]
+            return found
 
-        expectations = self.expect(client, expected, how)
-        if how in BINARY and not all(all(e.right) for _, _, e in expectations):
+        if how in BINARY and not all(self.foresee(client, expected).right):
             # psycopg in C (3.2, 3.3) does not look at where a value ends that it
             # takes for a binary array: it may end the process.
             counts["not read in binary"] += 1
@@ -108,31 +113,28 @@ class Traffic(Deployment):
         value, right = self.attempt(
             client,
             lambda: READERS.get(how, read_by_cursor)(client, how, select),
-            expectations,
-            noticed=how in DJANGO_READS,
+            expected,
             do=do,
         )
         self.let_go_of_the_server(client, how)
         counts["results"] += 1
         self.compare_row(value, select, right, binary=how in BINARY)
 
-    def making(
-        self, client: Client, how: str, promise: Promise, link: Link
-    ) -> Expected:
-        """What it takes to make a cursor, or to begin what nothing is read in."""
-        if how == "cursor" and client.reads_with_cursor:
-            return promise.cursor(link, self.place(client).layout)
-        if how in (*AHEAD, "executemany"):
-            layout = self.place(client).layout
-            sends = ["hstore"] if how == "executemany" else []
-            return promise.ahead(link, layout, at_once=how != "pipeline", sends=sends)
-        return NONE
+    def _plain(self, client: Client) -> None:
+        place, is_own = self.place(client), self.is_own(client)
 
-    def make(self, client: Client, how: str) -> Any:
-        """Make a cursor that is kept."""
-        cursor = client.do(lambda: make_cursor(client, how))
-        self.reads(self.making(client, how, self.promise, self.link_of(client)).reads)
-        return cursor
+        def expected(promise: Promise, link: Link) -> Expected:
+            return promise.plain(link, place, "plain", is_own=is_own)
+
+        self.attempt(client, lambda: plain_query(client), expected)
+
+    def foresee(
+        self, client: Client, use: Callable[[Promise, Link], Expected]
+    ) -> Expected:
+        """What *use* would lead to; nothing has come of it."""
+        promise, link = copy.deepcopy((self.promise, self.link_of(client)))
+        promise.begin(link, is_idle=self.is_idle(client))
+        return use(promise, link)
 
     def able(self, client: Client, how: str) -> str:
         """Return *how* to query, or another way where *client* cannot do it so."""
@@ -164,8 +166,7 @@ class Traffic(Deployment):
             columns = [c for c in columns if c in ("attrs", "tags", "parts")]
             return Select(columns or ["attrs"])
         if how in BINARY and not self.has_moods:
-            # Nobody loads it, and in binary it has an OID in it.
-            columns = [c for c in columns if c not in MOODS] or ["feels"]
+            columns = [c for c in columns if c not in ELEMENTS] or ["feels"]
         # While rows arrive nobody can ask about a label; a record asks in between.
         is_plain = how not in ("record", *AHEAD)
         return Select(
@@ -187,7 +188,7 @@ class Traffic(Deployment):
         """End what psycopg leaves begun with a pooler: after the last Sync of a
         pipeline it sends a Flush, for which PgBouncer 1.18 takes a server for good."""
         if how in PIPELINED and client.door.is_pooler:
-            client.do(lambda: plain_query(client))
+            self._plain(client)
 
     @rule(name=clients, how=st.sampled_from(KEPT), columns=column_lists)
     def keep(self, name: str, how: str, columns: list[str]) -> None:
@@ -198,7 +199,9 @@ class Traffic(Deployment):
 
     def _keep(self, client: Client, how: str, columns: list[str]) -> int:
         how = self.able(client, how)
-        client.kept.append((how, self.make(client, how), Select(columns)))
+        cursor = client.do(lambda: make_cursor(client, how))
+        self.reads(0)
+        client.kept.append((how, cursor, Select(columns)))
         return len(client.kept) - 1
 
     @rule(which=st.integers(0, 5))
@@ -216,10 +219,12 @@ class Traffic(Deployment):
     def _again(self, client: Client, which: int) -> None:
         how, cursor, select = client.kept[which]
         self.touch(client)
-        layout = self.place(client).layout
+        place, is_own = self.place(client), self.is_own(client)
 
-        def expected(promise: Promise, link: Link, readable: bool) -> Expected:
-            return promise.result(link, layout, select.types)
+        def expected(promise: Promise, link: Link) -> Expected:
+            if not select.types:
+                return promise.plain(link, place, select.sql, is_own=is_own)
+            return promise.result(link, place, select.types)
 
         def work() -> Any:
             client.call(cursor.execute, select.sql)
@@ -228,8 +233,7 @@ class Traffic(Deployment):
         value, right = self.attempt(
             client,
             work,
-            self.expect(client, expected, how),
-            noticed=how == "cursor",
+            expected,
         )
         counts["results"] += 1
         self.compare_row(value, select, right)
@@ -244,7 +248,7 @@ class Traffic(Deployment):
         client = self.use(name)
         how = self.able(client, how)
         if how not in client.senders:
-            client.senders[how] = self.make(client, how)
+            client.senders[how] = client.do(lambda: make_cursor(client, how))
         for kind in kinds:
             self._send(client, how, kind, client.senders[how])
 
@@ -265,9 +269,9 @@ class Traffic(Deployment):
             self._send(self.use(name), how, kind)
 
     def _send(self, client: Client, how: str, kind: str, cursor: Any = None) -> None:
-        layout = self.place(client).layout
+        place = self.place(client)
         if not self.has_moods or not self.has_rows(client):
-            kind = kind.replace("mood", "hstore")
+            kind = kind.replace("mood", "hstore").replace("shift", "hstore")
         how = self.able(client, how)
         if not self.has_rows(client) and cursor is None:
             how = self.able(client, "cursor")
@@ -282,26 +286,20 @@ class Traffic(Deployment):
         elif how in ("executemany", "both"):
             types = [kind] = ["hstore"]
         by_name = how == "client" or (how in DJANGO_SENDS and self.by_name)
+        is_own = self.is_own(client)
 
-        def expected(promise: Promise, link: Link, readable: bool) -> Expected:
-            # No one can read between the parameters of a batch.
-            times = 2 if how == "executemany" else 1
-            found = NONE if cursor else self.making(client, how, promise, link)
-            if how in COPIES:
-                return found + promise.copied_in(link, types)
-            found += promise.parameters(
-                link, layout, types * times, by_name=by_name, readable=readable
-            )
-            if how == "both" and all(found.right):
-                found += promise.result(link, layout, ["hstore"])
+        def expected(promise: Promise, link: Link) -> Expected:
+            found = promise.parameters(link, place, types, by_name=by_name)
+            if how == "both":
+                found += promise.result(link, place, ["hstore"])
+            if promise.is_by_transaction(link) and is_own:
+                # What is asked beforehand is asserted along with the statement; others
+                # say what has arrived.
+                found.most += 1 if how in KEPT or how == "both" else 4
             return found
 
-        expectations = self.expect(client, expected, "server")
         value, right = self.attempt(
-            client,
-            lambda: sends(client, how, kind, cursor),
-            expectations,
-            noticed=how in DJANGO_SENDS,
+            client, lambda: sends(client, how, kind, cursor), expected
         )
         self.let_go_of_the_server(client, how)
         counts["statements with parameters"] += 1
@@ -349,15 +347,13 @@ class Traffic(Deployment):
     def fail(self, name: str, sql: str, how: str, kind: str) -> None:
         """Fail within a transaction, go on in it regardless, and roll back."""
         client = self.use(name)
-        if not self.has_moods:
-            kind = kind.replace("mood", "hstore")
+        if not self.has_moods and kind in PROJECTS:
+            kind = "hstore"
         if not client.in_transaction:
             client.do(client.begin)
         how = self.able(client, how)
-        link = self.link(client.connection, client.alias)
-        # No other is made before the transaction is aborted.
-        reads = self.making(client, how, self.promise, link).reads
-        self.promise.begin(link)
+        link = self.link_of(client)
+        self.promise.begin(link, is_idle=self.is_idle(client))
 
         def run(statement: str, params: Any = None) -> None:
             cursor = make_cursor(client, how)
@@ -366,9 +362,9 @@ class Traffic(Deployment):
         try:
             client.do(lambda: run(sql))
         except ERRORS as error:
-            evidence = is_evidence(cause(error))
-            if evidence is not None:
-                self.promise.doubt(link, refused=evidence)
+            found = cause(error)
+            if is_evidence(found):
+                link.slack = MOVED
         assert client.connection.pgconn.transaction_status == INERROR
         # Nothing can be read any more, and the server refuses whatever comes.
         for work in (
@@ -383,10 +379,7 @@ class Traffic(Deployment):
                 assert aborted or "cannot adapt" in str(error), error
             else:
                 raise AssertionError("a query in an aborted transaction succeeded")
-        self.promise.begin(link)
-        layout = self.place(client).layout
-        self.promise.parameters(link, layout, [kind], by_name=True, readable=False)
-        self.reads(reads)
+        self.reads(0)
         self.end(client, commit=False)
         self.reads(0)
 
@@ -412,13 +405,16 @@ class Traffic(Deployment):
         found = fork(lambda: in_the_child(client.wrapper.settings_dict, select.sql))
         promise = copy.deepcopy(self.promise)
         link = Link("default", tuple(found["identity"]))
-        promise.begin(link)
-        expected = promise.result(link, layout, select.types)
+        promise.begin(link, is_idle=True)
+        if select.types:
+            expected = promise.result(link, client.door.place, select.types)
+        else:
+            expected = promise.plain(link, client.door.place, select.sql, is_own=True)
         if found["error"]:
             assert not all(expected.right), found["error"]
         else:
             truth = json.loads(json.dumps(self.truth(select.sql)[0], default=repr))
             self.compare(found["row"], truth, select.musts(expected.right))
             counts["rows compared"] += 1
-        self.reads(expected.reads)
+        self.reads(expected.most)
         counts["forks"] += 1

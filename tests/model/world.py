@@ -15,6 +15,7 @@ import psycopg
 from psycopg.types import TypeInfo
 from psycopg.types.enum import EnumInfo, register_enum
 from psycopg.types.hstore import register_hstore
+from psycopg.types.range import RangeInfo, register_range
 
 from django_pg_hot_async.testing import (
     PgBouncer,
@@ -30,10 +31,16 @@ FIRST_OID = 3_000_000_000
 SEAT = 2_000
 """OIDs between two seats: more than an extension takes."""
 
-CREATE = {"hstore": HSTORE, "citext": CITEXT, "mood": MOOD}
+SHIFT = "create type shift as range (subtype = time)"
+SHOP = f"""
+{TABLE};
+alter table product add column opens shift; update product set opens = '[08:00,09:00)'
+"""
+CREATE = {"hstore": HSTORE, "citext": CITEXT, "mood": MOOD, "shift": SHIFT}
 DROP = """
 drop table if exists product; drop extension if exists hstore cascade;
-drop extension if exists citext cascade; drop type if exists mood cascade
+drop extension if exists citext cascade; drop type if exists mood cascade;
+drop type if exists shift cascade
 """
 # By template: which type has the seat, on each server; the same seat is something
 # else on the others. In the order in which they are created.
@@ -59,9 +66,9 @@ TEMPLATES = tuple(SEATS)
 SOME = (("citext",), ("mood", "hstore"))
 """Not all, and so no table."""
 ORDERS = (
-    ("hstore", "citext", "mood"),
-    ("citext", "mood", "hstore"),
-    ("mood", "hstore", "citext"),
+    ("hstore", "citext", "mood", "shift"),
+    ("shift", "citext", "mood", "hstore"),
+    ("mood", "shift", "hstore", "citext"),
     *SOME,
     (),
 )
@@ -70,10 +77,19 @@ ORDERS = (
 STRANGER = "stranger"
 """A role that may look into tables, but not into pg_type."""
 RIGHTS = f"""
-create role {STRANGER};
+create role {STRANGER}; create role one; create role two;
 revoke select on pg_catalog.pg_type from public;
 alter default privileges grant select on tables to public
 """
+TENANTS = "".join(
+    f"create schema {tenant}; grant usage on schema {tenant} to public;"
+    f"create type {tenant}.hue as enum ('red', 'blue');"
+    f"create type {tenant}.tone as enum ('red', 'blue');"
+    f"create table {tenant}.paint (hue {tenant}.hue);"
+    f"grant all on {tenant}.paint to public;"
+    for tenant in ("one", "two")
+)
+"""Two schemas with types of one name, and in each a table of its own."""
 NEW_LABEL = "alter type mood add value if not exists 'new'"
 
 
@@ -83,6 +99,20 @@ class Mood(enum.Enum):
     SAD = 1
     OK = 2
     NEW = 3
+
+
+class Hue(enum.Enum):
+    """What a project registers for an enum that each tenant has."""
+
+    RED = "red"
+    BLUE = "blue"
+
+
+class Tone(enum.Enum):
+    """What a project registers for an enum that it declares with its schema."""
+
+    RED = "red"
+    BLUE = "blue"
 
 
 MAPPING = {Mood.SAD: "sad", Mood.OK: "ok", Mood.NEW: "new"}
@@ -242,7 +272,10 @@ class World:
             for seat, name in enumerate(seats[number], start=1):
                 create_at(server, template, name, first + seat * SEAT)
             if seats[number]:
-                server.execute(TABLE, dbname=template)
+                # Not where it is on the others.
+                scatter_oids(server, template, 1 + 7 * number)
+                server.execute(f"{SHIFT};{SHOP}", dbname=template)
+            server.execute(TENANTS, dbname=template)
             first += 4 * SEAT
         # What is created later collides with nothing.
         scatter_oids(server, "postgres", 1 + number * 300_000)
@@ -276,13 +309,15 @@ class World:
             place.server,
             place.dbname,
             "select typname::text, oid::int8, typarray::int8 from pg_type"
-            " where typname in ('hstore', 'citext', 'mood') order by oid",
+            " where typname in ('hstore', 'citext', 'mood', 'shift')"
+            " and typnamespace = 'public'::regnamespace order by oid",
         )
         types = tuple((str(name), int(oid), int(array)) for name, oid, array in rows)
         labels = self.execute(
             place.server,
             place.dbname,
-            "select enumlabel::text from pg_enum order by enumsortorder",
+            "select enumlabel::text from pg_enum where enumtypid = to_regtype('mood')"
+            " order by enumsortorder",
         )
         place.layout = Layout(
             place.server.version, types, (), tuple(label for [label] in labels)
@@ -311,7 +346,7 @@ class World:
         """Drop the types and create them again, under open connections."""
         statements = [DROP, *(CREATE[name] for name in order)]
         if len(order) == len(CREATE):
-            statements.append(TABLE)
+            statements.append(SHOP)
         self.execute(place.server, place.dbname, ";".join(statements))
         place.is_dirty = True
         self.look(place)
@@ -319,7 +354,7 @@ class World:
     def complete(self, place: Place) -> None:
         """Create the types that are missing, under open connections."""
         missing = [CREATE[name] for name in CREATE if name not in place.layout.oids]
-        self.execute(place.server, place.dbname, ";".join([*missing, TABLE]))
+        self.execute(place.server, place.dbname, ";".join([*missing, SHOP]))
         place.is_dirty = True
         self.look(place)
 
@@ -372,6 +407,9 @@ def register_alone(conn: psycopg.Connection[Any], moods: bool) -> None:
         mood = EnumInfo.fetch(conn, "mood")
         assert mood is not None
         register_enum(mood, conn, Mood, mapping=MAPPING)
+        shift = RangeInfo.fetch(conn, "shift")
+        assert shift is not None
+        register_range(shift, conn)
 
 
 def create_at(server: PostgreSQL, dbname: str, name: str, oid: int) -> None:
