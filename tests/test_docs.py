@@ -1,4 +1,4 @@
-"""docs/switches.md and docs/guarantees.md say what the tests run."""
+"""docs/ is true: its tables say what the code is and what the tests run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from django_pg_hot_async.conf import Trust
+import django_pg_hot_async
+from django_pg_hot_async._core.trust import Trust
 
 from . import (
     test_faults,
@@ -23,9 +24,12 @@ from . import (
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
+DOCS = ROOT / "docs"
+PAGES = sorted(page.name for page in DOCS.glob("*.md"))
 README = (ROOT / "README.md").read_text()
-PAGE = (ROOT / "docs" / "switches.md").read_text()
-GUARANTEES = (ROOT / "docs" / "guarantees.md").read_text()
+PAGE = (DOCS / "switches.md").read_text()
+GUARANTEES = (DOCS / "guarantees.md").read_text()
+HOW = (DOCS / "how-it-works.md").read_text()
 ROWS = {
     "S2": "**S2**, between requests",
     "S2mid": "**S2**, within a request",
@@ -45,6 +49,12 @@ def table():
     return {row[0]: row[1:] for row in rows}
 
 
+def promised(code: str, kind: str) -> list[Trust]:
+    """Return the levels that are tested to survive a switch, the weakest first."""
+    _, levels = SOURCES[kind].SWITCHES[code]
+    return [level for level in Trust if level.value in levels]
+
+
 @pytest.mark.parametrize("kind", SOURCES)
 @pytest.mark.parametrize("code", test_switches.SWITCHES)
 def test_cell(code, kind):
@@ -53,8 +63,14 @@ def test_cell(code, kind):
     if (code, kind) in NO_SUCH_CELL:
         assert cell == ""
     elif (code, kind) not in SAME_CODE:
-        _, levels = SOURCES[kind].SWITCHES[code]
-        assert cell == min(levels, key=lambda level: Trust[level.upper()])
+        default, weakest, *_ = promised(code, kind)
+        assert default is Trust.AUTO
+        assert cell == weakest.value
+
+
+def test_the_order_of_levels_is_told():
+    order = [f'`"{level.value}"`' for level in Trust if level is not Trust.AUTO]
+    assert f"({' < '.join(order)})" in PAGE
 
 
 def test_no_row_is_missing():
@@ -62,11 +78,71 @@ def test_no_row_is_missing():
     assert table().keys() == rows
 
 
-@pytest.mark.parametrize("page", ["switches.md", "guarantees.md"])
-def test_links_lead_somewhere(page):
-    text = (ROOT / "docs" / page).read_text()
-    for target in re.findall(r"\]\((?!http)([^)#]+)", text):
-        assert (ROOT / "docs" / target).exists(), target
+# Every page
+
+
+def anchors(text: str) -> set[str]:
+    """Return what can be linked to in a page, as GitHub calls it."""
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    return {
+        re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-")
+        for head in re.findall(r"^#+ (.*)$", prose, re.MULTILINE)
+    }
+
+
+def resolve(page: Path, target: str) -> Path:
+    path = (page.parent / target).resolve() if target else page
+    package = ROOT / "django_pg_hot_async"
+    if path.is_relative_to(package):
+        # The package may be installed instead of lying here.
+        installed = Path(django_pg_hot_async.__file__).parent
+        path = installed / path.relative_to(package)
+    return path
+
+
+@pytest.mark.parametrize("name", ["../README.md", *PAGES])
+def test_links_lead_somewhere(name):
+    page = (DOCS / name).resolve()
+    text = page.read_text()
+    for target, anchor in re.findall(r"\]\((?!http)([^)#]*)#?([^)]*)\)", text):
+        path = resolve(page, target)
+        assert path.exists(), target
+        if anchor:
+            assert anchor in anchors(path.read_text()), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_readme_leads_to_every_page(name):
+    assert f"(docs/{name})" in README
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_what_is_gone_is_not_told_of(name):
+    text = (DOCS / name).read_text()
+    for gone in ("work_unit", "pool.check", "fallbacks", "reads_in_loop"):
+        assert gone not in text
+
+
+# How it works
+
+
+def test_modules_that_are_named_are_told_by_their_names():
+    for label, target in re.findall(r"\[`(\w+\.py)`\]\(([^)]+)\)", HOW):
+        assert Path(target).name == label
+
+
+def test_the_mark_is_told():
+    from django_pg_hot_async._core.catalog import MARK
+
+    assert f"`{MARK.decode().strip()}`" in HOW
+
+
+def test_numbers_that_are_told():
+    from django_pg_hot_async._core.runtime import BARE_STATEMENTS, QUIET_SECONDS
+
+    assert f"{BARE_STATEMENTS:,} texts" in HOW
+    assert QUIET_SECONDS == 10
+    assert "more than ten seconds ago" in (DOCS / "reference.md").read_text()
 
 
 # Guarantees
@@ -103,31 +179,32 @@ def cases(test: Any) -> int:
 
 def test_every_test_that_is_named_exists():
     named = re.findall(r"`(test_\w+\.py)::([\w:]+)`", GUARANTEES)
-    assert len(named) > 50
+    assert len(named) > 100
     files = {file for file, _ in named}
     known = {name for file in files for name in names(file)}
     assert {f"{file}::{name}" for file, name in named} - known == set()
 
 
 def test_every_line_names_a_test():
-    for line in GUARANTEES.partition("## Figures")[0].splitlines():
+    for line in GUARANTEES.partition("## How many tests")[0].splitlines():
         is_head = "tested by |" in line or line.startswith("|---")
         assert is_head or not line.startswith("| ") or ".py::" in line, line
 
 
 def test_levels_are_those_of_the_readme_and_of_the_code():
-    there = rows(README, "## How long OIDs are trusted\n")
+    there = rows(README, "## Trust\n")
     here = rows(GUARANTEES, "## What is promised")
     assert [row[:3] for row in here] == [row[:3] for row in there]
-    levels = [f'`"{level.name.lower()}"`' for level in Trust]
+    levels = [f'`"{level.value}"`' for level in Trust]
     assert [row[0].lstrip("| ") for row in here] == levels
 
 
-def test_limits_are_those_of_the_readme():
-    limits = README.partition("## Limits")[2].partition("\n## ")[0]
-    there = [" ".join(one.split()) for one in re.findall(r"- \*\*(.+?)\*\*", limits)]
-    here = rows(GUARANTEES, "## What is not")
-    assert [row[0].lstrip("| ") for row in here] == there
+def test_every_test_of_a_limit_is_one_that_is_told():
+    """tests/test_limits.py shows that what is not promised is so."""
+    limits = GUARANTEES.partition("## What is not promised")[2].partition("\n## ")[0]
+    for name in names("test_limits.py"):
+        if "::test_" in name:
+            assert f"`{name}`" in limits
 
 
 def test_numbers_of_tests():
@@ -137,8 +214,4 @@ def test_numbers_of_tests():
         cases(test_faults),
         cases(test_hostile),
     ]
-    assert [int(row[1]) for row in rows(GUARANTEES, "185,600 requests")] == numbers
-
-
-def test_the_readme_leads_here():
-    assert "(docs/guarantees.md)" in README
+    assert [int(row[1]) for row in rows(GUARANTEES, "## How many tests")] == numbers

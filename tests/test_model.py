@@ -34,6 +34,8 @@ SEED = int(os.environ.get("MODEL_SEED", "1"))
 EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "25"))
 STEPS = int(os.environ.get("MODEL_STEPS", "30"))
 SECONDS = int(os.environ.get("MODEL_SECONDS", "600"))
+SHRINK = os.environ.get("MODEL_SHRINK", "1") != "0"
+"""Whether a counter-example is made as short as can be before it is shown."""
 PLANTED = 100
 """Deployments from a seed in which a planted bug has to show; most do within ten."""
 SEEDS = 8
@@ -96,7 +98,8 @@ def search(
 
 def search_for_counter_example(cast: Cast, seed: int) -> None:
     try:
-        search(cast, hypothesis.seed(seed), phases=(Phase.generate, Phase.shrink))
+        phases = (Phase.generate, Phase.shrink) if SHRINK else (Phase.generate,)
+        search(cast, hypothesis.seed(seed), phases=phases)
     except BaseException as error:
         error.args = (f"{error}\nMODEL_SEED={seed}", *error.args[1:])
         raise

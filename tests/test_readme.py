@@ -1,4 +1,4 @@
-"""The README is true: its snippets run, its tables and names are the code's."""
+"""README.md and docs/reference.md are true: snippets run, tables and names agree."""
 
 from __future__ import annotations
 
@@ -11,21 +11,32 @@ from django.conf import settings
 from django.test.utils import override_settings
 
 import django_pg_hot_async
-from django_pg_hot_async import _tracking, conf, pool, signals, testing
+from django_pg_hot_async import conf, pool, signals, testing, typing
+from django_pg_hot_async._core.runtime import runtime
+from django_pg_hot_async._core.trust import Trust
+from django_pg_hot_async._django.declare import GROUP
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-# Those that are tests are run as such, by test_rehearsal_plugin.py.
-SNIPPETS = [
-    snippet
-    for snippet in re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    if "def test_" not in snippet
-]
+REFERENCE = (ROOT / "docs" / "reference.md").read_text()
+
+
+def snippets(text: str) -> list[str]:
+    """Return the Python in *text*.
+
+    Those that are tests are run as such, by test_rehearsal_plugin.py.
+    """
+    found = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    return [snippet for snippet in found if "def test_" not in snippet]
+
+
+SNIPPETS = [*snippets(README), *snippets(REFERENCE)]
 
 
 @pytest.mark.parametrize("number", range(len(SNIPPETS)))
 def test_snippet_runs(number, monkeypatch):
     namespace: dict[str, Any] = {}
+    before = runtime.group(GROUP)
     exec(SNIPPETS[number], namespace)
     if "INSTALLED_APPS" in namespace:
         assert set(namespace["INSTALLED_APPS"]) <= set(settings.INSTALLED_APPS)
@@ -33,16 +44,31 @@ def test_snippet_runs(number, monkeypatch):
         for alias in value["ALIASES"]:
             monkeypatch.setitem(settings.DATABASES, alias, {})
         with override_settings(PG_HOT_ASYNC=value):
-            assert conf.trust("reporting") is conf.Trust.CHECKOUT
+            assert conf.trust("reporting") is Trust.SERVER
             assert conf.is_off("legacy")
-    _tracking.declare(())
+    runtime.track(GROUP, before)
     if receiver := namespace.get("tell"):
         assert signals.server_changed.disconnect(receiver)
 
 
+def test_each_part_of_the_contract_has_a_snippet():
+    text = "\n".join(SNIPPETS)
+    for part in (
+        "INSTALLED_APPS",
+        "PG_HOT_ASYNC",
+        "register_type(",
+        "forget(",
+        "@receiver(server_changed)",
+        "pool.configure(",
+        "pool.aconfigure(",
+    ):
+        assert part in text
+
+
 def test_every_public_name_is_told():
-    for name in [*django_pg_hot_async.__all__, "server_changed"]:
-        assert name in README
+    for name in [*django_pg_hot_async.__all__, "server_changed", *typing.__all__]:
+        assert name in REFERENCE
+    rehearsal = (ROOT / "docs" / "rehearsal.md").read_text()
     for name in (
         "PostgreSQL",
         "ServiceFile",
@@ -51,30 +77,21 @@ def test_every_public_name_is_told():
         "point_alias",
     ):
         assert name in testing.__all__
-        assert name in README
+        assert f"| `{name}" in rehearsal
 
 
 def test_trust_table_has_every_level_in_order():
     rows = re.findall(r"^\| `\"(\w+)\"` \|", README, re.MULTILINE)
-    assert rows == [level.name.lower() for level in conf.Trust]
-    assert conf.read().default is conf.Trust.CONNECTION
-    assert '"TRUST": "connection",  # the default' in README
+    assert rows == [level.value for level in Trust]
+    assert conf.read().default is Trust.AUTO
+    assert '"TRUST": "auto",  # the default' in README
+    for level in Trust:
+        assert f'`"{level.value}"`' in REFERENCE
 
 
 def test_the_hooks_are_told():
     for name in pool.__all__:
-        assert f"pool.{name}(" in README
-
-
-def test_links_lead_somewhere():
-    for target in re.findall(r"\]\((?!http)([^)#]+)", README):
-        path = ROOT / target
-        if not target.startswith("django_pg_hot_async/"):
-            assert path.exists(), target
-        else:
-            # The package may be installed instead of lying here.
-            package = Path(django_pg_hot_async.__file__).parent.parent
-            assert (package / target).exists(), target
+        assert f"pool.{name}(" in REFERENCE
 
 
 def test_supported_versions_are_the_classifiers():
@@ -83,3 +100,10 @@ def test_supported_versions_are_the_classifiers():
     djangos = re.findall(r"Framework :: Django :: (\d\.\d)", pyproject)
     assert f"| Python | {pythons[0]} to {pythons[-1]} |" in README
     assert f"| Django | {', '.join(djangos)} |" in README
+    [psycopg] = re.findall(r'"psycopg>=([\d.]+)"', pyproject)
+    assert f"| psycopg | {psycopg} and later" in README
+
+
+def test_it_is_short():
+    """What is longer belongs in docs/."""
+    assert len(README.splitlines()) <= 135

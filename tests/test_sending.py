@@ -61,15 +61,23 @@ def server(request):
     return request.getfixturevalue(request.param)
 
 
+WIPE = """do $$ declare one text; begin
+for one in select nspname from pg_namespace
+    where nspname !~ '^pg_' and nspname <> 'information_schema' loop
+    execute format('drop schema %I cascade', one);
+end loop; create schema public; end $$"""
+
+
 @pytest.fixture
 def made(server):
-    """Make a database of statements; return what a client is given for it."""
-    names = []
+    """Fill a database with statements; return what a client is given for it."""
+    names: list[str] = []
 
     def make(*statements: str) -> tuple[Any, str]:
         name = f"sending{len(names)}"
-        server.create_database(name)
         names.append(name)
+        if not server.execute("select 1 from pg_database where datname = %s", [name]):
+            server.create_database(name)
         for statement in statements:
             server.execute(statement, dbname=name)
         return server, name
@@ -77,7 +85,7 @@ def made(server):
     yield make
     for name in names:
         server.terminate(name)
-        server.drop_database(name)
+        server.execute(WIPE, dbname=name)
 
 
 def schemas(*names: str) -> list[str]:
@@ -118,9 +126,7 @@ class TestDeclaredSchema:
     @both
     @bindings
     @levels
-    @pytest.mark.parametrize(
-        "path", ["tenant", "tenant, shop", "shop, tenant", "public"]
-    )
+    @pytest.mark.parametrize("path", ["tenant, shop", "public"])
     def test_path(self, made, client_class, binding, level, path):
         where = made(*schemas("tenant", "shop"))
         register_mood("shop.mood")
@@ -407,13 +413,12 @@ OPENING = (
 class TestRanges:
     """Several over one subtype: the one that is declared last is sent."""
 
-    @both
     @levels
     @pytest.mark.parametrize("declared", [("shift", "opening"), ("opening", "shift")])
     @pytest.mark.parametrize(
         "order", [(SHIFT, OPENING), (OPENING, SHIFT)], ids=["a", "b"]
     )
-    def test_order(self, made, client_class, level, declared, order):
+    def test_order(self, made, level, declared, order):
         where = made(*order)
         for name in declared:
             register_type(name, RangeInfo, register_range)
@@ -421,14 +426,11 @@ class TestRanges:
         last = declared[-1]
         query = "select pg_typeof(%s)::text, pg_typeof(%s)::text, pg_typeof(%s)::text"
         values = [HOURS, [HOURS], Multirange([HOURS])]
-        with trust(level), opened(client_class, *where) as client:
+        with trust(level), opened(Sync, *where) as client:
             for _ in range(2):
                 found = client.row(query, values)
                 assert found == (last, f"{last}[]", f"{last}s")
             assert client.row(query.replace("%s", "%b"), values) == found
-            assert client.row(
-                "select %s::shift, %s::opening, %s::shifts", [HOURS, HOURS, values[2]]
-            ) == (HOURS, HOURS, values[2])
 
     @both
     def test_over_a_type_that_is_tracked(self, made, client_class):
@@ -479,7 +481,7 @@ class TestRanges:
             assert client.row("select 1") == (1,)
 
 
-class Box(NamedTuple):
+class Crate(NamedTuple):
     attrs: Any
     sizes: Any
     inner_size: Any
@@ -495,16 +497,16 @@ class TestComposite:
             HSTORE,
             MOOD,
             SIZE,
-            "create type box as (attrs hstore, sizes size[], inner_size size)",
-            "create table boxes (b box, bs box[])",
+            "create type crate as (attrs hstore, sizes size[], inner_size size)",
+            "create table crates (c crate, cs crate[])",
         )
         register_mood()
         register_size()
-        register_type("box", CompositeInfo, register_composite, factory=Box)
-        one = Box({"a": "1"}, [Size(1, Mood.OK), Size(None, None)], Size(2, Mood.SAD))
+        register_type("crate", CompositeInfo, register_composite, factory=Crate)
+        one = Crate({"a": "1"}, [Size(1, Mood.OK), Size(None, None)], Size(2, Mood.SAD))
         with trust(level), opened(client_class, *where) as client:
             for how in ("%s", "%t", "%b"):
-                query = f"insert into boxes values ({how}, {how}) returning b, bs"
+                query = f"insert into crates values ({how}, {how}) returning c, cs"
                 for _ in range(2):
                     assert client.row(query, [one, [one, one]]) == (one, [one, one])
 
@@ -597,13 +599,12 @@ def databases(new):
 class TestEncodings:
     """What an encoding cannot write must not be in the way of what it can."""
 
-    @both
     @levels
     @bindings
     @pytest.mark.parametrize("client_encoding", ["utf8", "latin1", "sql_ascii"])
     @pytest.mark.parametrize("name", ["utf8", "latin1", "sql_ascii", "euc_jp"])
     def test_of_a_database_and_its_client(
-        self, new, databases, client_class, level, binding, client_encoding, name
+        self, new, databases, level, binding, client_encoding, name
     ):
         if (name, client_encoding) == ("euc_jp", "latin1"):
             # The server has no such conversion.
@@ -611,7 +612,7 @@ class TestEncodings:
         register_mood()
         params = {"client_encoding": client_encoding, "binding": binding}
         query = "select attrs::text = %s::hstore::text, feels, feels = %s from item"
-        with trust(level), opened(client_class, new, name, **params) as client:
+        with trust(level), opened(Sync, new, name, **params) as client:
             for _ in range(2):
                 row = client.row(query, ['"a"=>"1"', Mood.OK])
                 assert row == (True, Mood.OK, True)

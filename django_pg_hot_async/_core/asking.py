@@ -48,7 +48,7 @@ def begin_execution(
     execution.snapshot = state.begin(cursor._pgconn)
     execution.is_decided = execution.snapshot is not None
     execution.reads = state.reads
-    if not dumping.is_installed(adapters):
+    if dumping.is_outdated(adapters):
         # A type was registered since the cursor was made.
         cursor._reset()
         dumping.install(adapters)

@@ -214,7 +214,8 @@ class ConnectionState:
             if self._snapshot.registry is runtime.registry:
                 return self._snapshot
             self._snapshot = None
-        if alias.trust is Trust.SERVER and not self._must_read:
+        is_doubted = self._must_read or self._is_doubted
+        if alias.trust is Trust.SERVER and not is_doubted:
             known = alias.recall(self.server)
             if known is not None:
                 self._trust(known.snapshot)

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from .types import Registry, TrackedType
 
 
+_ABORTED = pq.TransactionStatus.INERROR
+
+
 # Registering the resolvers
 
 
@@ -139,6 +142,15 @@ def is_installed(adapters: AdaptersMap) -> bool:
     return _installed_for(adapters) is runtime.registry
 
 
+def is_outdated(adapters: AdaptersMap) -> bool:
+    """Whether *adapters* have the resolvers for what was tracked before.
+
+    Where somebody has put a loader of their own over ours, they stay as they are.
+    """
+    before = _installed_for(adapters)
+    return before is not None and before is not runtime.registry
+
+
 def _installed_for(adapters: AdaptersMap) -> Any:
     return getattr(adapters.get_loader(INVALID_OID, pq.Format.TEXT), "registry", None)
 
@@ -213,6 +225,12 @@ def _resolve(
     check_usable(surrogate, context)
     oid = snapshot.oid_of(found.oid)
     if oid is None:
+        assert context.connection is not None
+        if context.connection.info.transaction_status is _ABORTED:
+            # Nothing can be read, and nothing is accepted: the server says why.
+            return _with_oid(
+                found(key, context), INVALID_OID, snapshot, surrogate, context
+            )
         execution = _execution(context)
         if execution is not None and execution.is_adapting:
             try:
