@@ -7,7 +7,10 @@ import os
 import pytest
 from psycopg.types.enum import EnumInfo, register_enum
 
-from django_pg_hot_async import _connections, _tracking, register_type
+from django_pg_hot_async import register_type
+from django_pg_hot_async._core.runtime import runtime
+from django_pg_hot_async._django import connections as tracked_connections
+from django_pg_hot_async._django.declare import GROUP
 from django_pg_hot_async._operator.preflight.facts import Wanted
 from django_pg_hot_async._operator.preflight.output import as_text
 from django_pg_hot_async._operator.preflight.report import wanted_types
@@ -306,7 +309,7 @@ def test_names_that_need_quotes(sides):
 
 def test_schema_declared_apart_is_known():
     """What is wanted follows what is declared by `register_type`."""
-    before = _tracking.declared()
+    before = runtime.group(GROUP)
     try:
         register_type("preflight_mood", EnumInfo, register_enum)
         register_type("shop.preflight_mood", EnumInfo, register_enum)
@@ -317,5 +320,5 @@ def test_schema_declared_apart_is_known():
             Wanted("preflight_mood", "shop", "e"),
         )
     finally:
-        _tracking.declare(before)
-        _connections.renew()
+        runtime.track(GROUP, before)
+        tracked_connections.renew()

@@ -13,7 +13,10 @@ import pytest
 from django.db import models
 from django.test.utils import isolate_apps
 
-from django_pg_hot_async import _connections, _tracking, register_type
+from django_pg_hot_async import register_type
+from django_pg_hot_async._core.runtime import runtime
+from django_pg_hot_async._django import connections as tracked_connections
+from django_pg_hot_async._django.declare import GROUP
 from django_pg_hot_async._operator.preflight.columns import Untracked, model_tables
 from django_pg_hot_async._operator.preflight.facts import Wanted
 from django_pg_hot_async._operator.preflight.output import as_data, as_text
@@ -39,12 +42,12 @@ def sides(blue, green):
 @contextmanager
 def declared():
     """Undo what is registered in the block."""
-    before = _tracking.declared()
+    before = runtime.group(GROUP)
     try:
         yield
     finally:
-        _tracking.declare(before)
-        _connections.renew()
+        runtime.track(GROUP, before)
+        tracked_connections.renew()
 
 
 def untracked(report) -> dict[str, Untracked]:

@@ -14,8 +14,8 @@ import psycopg
 import pytest
 from django.db import OperationalError
 from django.test.utils import override_settings
+from psycopg_pool import ConnectionPool
 
-from django_pg_hot_async import pool
 from django_pg_hot_async._operator.preflight import reading, statements
 from django_pg_hot_async._operator.preflight.facts import PreflightError
 from django_pg_hot_async.testing import PgBouncer, PostgreSQL, Replication
@@ -23,7 +23,7 @@ from django_pg_hot_async.testing._process import run as run_program
 from django_pg_hot_async.testing._process import run_user
 
 from .preflight import found, point, run, two_databases, upgrade, verdicts
-from .scenarios import CITEXT, HSTORE, ORDERS, TABLE, connections, lead
+from .scenarios import CITEXT, HSTORE, ORDERS, TABLE, connections, lead, trust
 
 TYPES = [HSTORE, CITEXT]
 
@@ -321,7 +321,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "pool": (POOLED, {"health_checks"}),
     "pool-checked": ({**POOLED, "CONN_HEALTH_CHECKS": True}, set()),
     "pool-with-own-check": (
-        {"OPTIONS": {"pool": {"min_size": 0, "check": pool.check("default")}}},
+        {"OPTIONS": {"pool": {"min_size": 0, "check": ConnectionPool.check_connection}}},
         set(),
     ),
     "persistent": ({"CONN_MAX_AGE": None}, {"health_checks"}),
@@ -329,7 +329,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "a-request": ({"DISABLE_SERVER_SIDE_CURSORS": True}, set()),
     "pooler-told": (
         {**POOLED, "CONN_HEALTH_CHECKS": True, "DISABLE_SERVER_SIDE_CURSORS": True},
-        {"trust"},
+        set(),
     ),
     "prepared": ({"OPTIONS": {"prepare_threshold": 5}}, set()),
     "prepared-behind-pooler": (
@@ -363,14 +363,27 @@ def test_pooler(sides):
         sides.lead(**target, CONN_MAX_AGE=None, CONN_HEALTH_CHECKS=True)
         report = sides.compare()
         assert report.blue.pooled and not report.green.pooled
-        assert set(found(report, "warning")) == {"prepare_threshold", "trust"}
+        assert set(found(report, "warning")) == {"prepare_threshold"}
         assert f"a pooler answers at 127.0.0.1:{bouncer.port}" in run()
         assert "primary, behind a pooler" in run()
-        with override_settings(PG_HOT_ASYNC={"TRUST": "checkout"}):
-            assert set(found(sides.compare(), "warning")) == {"prepare_threshold"}
+        for level in ("auto", "transaction"):
+            with trust(level):
+                assert set(found(sides.compare(), "warning")) == {"prepare_threshold"}
+        for level in ("server", "connection"):
+            with trust(level):
+                finding = found(sides.compare(), "warning")["trust"]
+                assert finding.object == "PG_HOT_ASYNC['TRUST']"
+                assert finding.sentence == (
+                    f"OIDs of default are trusted for a {level}, and a pooler answers at"
+                    f" 127.0.0.1:{bouncer.port}: a pooler can move connections that are"
+                    " open"
+                )
+                assert finding.hint == (
+                    "PG_HOT_ASYNC['TRUST'] = \"auto\", or leave it out."
+                )
         with override_settings(
             PG_HOT_ASYNC={
-                "TRUST": "result",
+                "TRUST": "transaction",
                 "ALIASES": {"default": {"TRUST": "server"}},
             }
         ):
@@ -384,7 +397,7 @@ def test_trust_by_server_version(green, twin):
         sides.create(TYPES)
         with override_settings(PG_HOT_ASYNC={"TRUST": "server"}):
             finding = found(sides.compare(), "warning")["trust"]
-        assert finding.hint == "PG_HOT_ASYNC['TRUST'] = \"connection\""
+        assert finding.hint == "PG_HOT_ASYNC['TRUST'] = \"auto\", or leave it out."
         assert not found(sides.compare(), "warning")
 
 

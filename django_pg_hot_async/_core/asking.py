@@ -48,6 +48,7 @@ def begin_execution(
     execution.snapshot = state.begin(cursor._pgconn)
     execution.is_decided = execution.snapshot is not None
     execution.reads = state.reads
+    state.is_unsynced = cursor._conn._pipeline is not None
     if dumping.is_outdated(adapters):
         # A type was registered since the cursor was made.
         cursor._reset()

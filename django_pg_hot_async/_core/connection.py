@@ -144,6 +144,7 @@ class ConnectionState:
         "alias",
         "has_sent",
         "is_straight",
+        "is_unsynced",
         "last",
         "notes_checkouts",
         "reads",
@@ -159,6 +160,8 @@ class ConnectionState:
         """Whether the backend that answers is the one libpq was told of; None before
         the first answer."""
         self.notes_checkouts = False
+        self.is_unsynced = False
+        """Whether a pipeline has got commands since its last sync."""
         self.last: Snapshot | None = None
         """The last that the connection was verified with, trusted or not."""
         self._snapshot: Snapshot | None = None
@@ -202,8 +205,7 @@ class ConnectionState:
         An idle connection shows that the transaction before has ended.
         """
         alias = self.alias
-        is_idle = pgconn.transaction_status == IDLE
-        if is_idle and (
+        if self.is_between(pgconn) and (
             self._is_provisional
             or not (self.is_straight or alias.trust is not Trust.AUTO)
             or alias.trust is Trust.TRANSACTION
@@ -224,8 +226,18 @@ class ConnectionState:
                 return known.snapshot
         return None
 
+    def is_between(self, pgconn: PGconn) -> bool:
+        """Whether no transaction is open, not even an implicit one of a pipeline.
+
+        Until a sync libpq reports the status from before what a pipeline has sent.
+        """
+        return pgconn.transaction_status == IDLE and not (
+            self.is_unsynced and pgconn.pipeline_status != pq.PipelineStatus.OFF
+        )
+
     def end(self) -> None:
         """End the trust of a transaction: a sync ends it where nothing else does."""
+        self.is_unsynced = False
         if self.level is Trust.TRANSACTION:
             self._snapshot = None
 

@@ -248,6 +248,8 @@ def exec_command(original: Any) -> Any:
         state = tracked_state(self)
         if state is not None and self.pgconn.transaction_status == IDLE:
             state.begin(self.pgconn)
+        if state is not None and self._pipeline:
+            state.is_unsynced = True
         result: PGresult | None = yield from original(self, *args, **kwargs)
         return result
 
@@ -276,7 +278,7 @@ def pipeline_fetch_gen(original: Any) -> Any:
             return
         cursors, state.waiting = state.waiting, []
         pgconn = self.pgconn
-        is_over = pgconn.transaction_status == IDLE
+        is_over = state.is_between(pgconn)
         for cursor in cursors:
             execution = execution_of(cursor)
             if execution is not None:

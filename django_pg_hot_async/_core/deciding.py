@@ -13,7 +13,6 @@ from psycopg.adapt import Transformer
 
 from . import loading
 from .connection import (
-    IDLE,
     ConnectionState,
     Execution,
 )
@@ -71,7 +70,7 @@ def explain(cursor: Any, execution: Execution, results: list[PGresult]) -> PQGen
     state.alias.unmark_bare(memo_key(cursor, execution, cursor._query))
     snapshot = execution.snapshot if execution.is_decided else None
     if snapshot is None:
-        is_over = connection.pgconn.transaction_status == IDLE
+        is_over = state.is_between(connection.pgconn)
         snapshot = yield from state.verify(connection)
         if is_over and state.level is Trust.TRANSACTION and not state.is_straight:
             raise state.refuse(

@@ -233,14 +233,9 @@ def _resolve(
             )
         execution = _execution(context)
         if execution is not None and execution.is_adapting:
-            try:
-                resolver.default_for(key)
-                is_needed = False
-            except psycopg.ProgrammingError:
-                is_needed = True
             # It may have been created since. Where psycopg has a dumper of its own,
             # asking now and then is enough; else the statement would fail anyway.
-            is_due = state.misses(key) or is_needed
+            is_due = state.misses(key) or not has_default(context.adapters, key)
             if is_due and execution.reads == state.reads:
                 raise Unverified(is_missing=True)
         return resolver.default_for(key)(key, context)
@@ -279,6 +274,15 @@ class _ByValue(Dumper):
 
     def quote(self, obj: Any) -> Buffer:
         return self._dumper.quote(obj)
+
+
+def has_default(adapters: AdaptersMap, key: type) -> bool:
+    """Whether there is a dumper for *key* where the server lacks its type."""
+    resolver = _dumper_in(adapters, key, PyFormat.AUTO)
+    try:
+        return not _is_resolver(resolver) or bool(resolver.default_for(key))
+    except psycopg.ProgrammingError:
+        return False
 
 
 def _execution(context: AdaptContext) -> Execution | None:

@@ -13,7 +13,7 @@ from psycopg import generators, pq
 from psycopg._preparing import Prepare
 from psycopg.client_cursor import ClientCursorMixin
 
-from . import loading
+from . import dumping, loading
 from .asking import (
     begin_execution,
     drained,
@@ -64,7 +64,11 @@ def executemany_gen(original: Any) -> Any:
             senders = senders_of_many(params_seq)
             if senders or returning or senders is None:
                 if snapshot is not None and snapshot.lacks(senders or ()):
-                    missed = [state.misses(one) for one in senders or ()]
+                    missed = [
+                        state.misses(one)
+                        or not dumping.has_default(self._adapters, one)
+                        for one in senders or ()
+                    ]
                     if any(missed):
                         state.distrust(read=True)
                         snapshot = None

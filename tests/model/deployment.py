@@ -297,7 +297,7 @@ class Deployment(RuleBasedStateMachine):
         counts["excused errors"] += 1
         if client.connection.pgconn.transaction_status == INERROR:
             self.end(client, commit=False)
-        link.missed.clear()
+        link.slack = MOVED
         if is_evidence(found):
             self.promise.doubt(link, (found.sqlstate, str(found)))
 

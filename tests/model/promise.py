@@ -70,6 +70,8 @@ class Link:
     missed: dict[str, float] = field(default_factory=dict)
     """When a value of a type that the server lacked was last sent."""
     has_answered: bool = False
+    is_doubted: bool = False
+    """Whether an error has shown that what it was last told may be wrong."""
     is_mixed: bool = False
     """Whether it has met types that were made anew: which is sent has to be asked."""
     slack: int = 0
@@ -160,7 +162,7 @@ class Promise:
         before = alias.reasons.get(reason)
         alias.reasons[reason] = now
         if before is None or now - before > QUIET_SECONDS:
-            link.held = None
+            link.held, link.is_doubted = None, True
 
     def begin(self, link: Link, *, is_idle: bool) -> None:
         """A statement is about to be sent; *is_idle*: no transaction is under way."""
@@ -175,6 +177,7 @@ class Promise:
         """Have the connection go by something: the server is asked where it must be."""
         if link.held is not None and not anew:
             return Expected()
+        anew = anew or link.is_doubted
         alias = self.alias(link.alias)
         known = alias.known.get(link.identity)
         if self.level == "server" and not anew and known and known.is_trusted:
@@ -194,6 +197,7 @@ class Promise:
         if not link.frozen:
             alias.known[link.identity] = now
         self._trust(link, now)
+        is_new = is_new or link.frozen is not None
         return Expected(MOVED if is_new or anew else 1, refusals=frozenset(refusals))
 
     def _trust(self, link: Link, known: Known) -> None:
@@ -201,7 +205,7 @@ class Promise:
             link.met = set()
         link.held, link.last = known.layout, known
         link.stamp = self.alias(link.alias).stamp
-        link.has_answered, link.is_mixed = True, False
+        link.has_answered, link.is_mixed, link.is_doubted = True, False, False
 
     # What is expected of a use
 
@@ -251,11 +255,11 @@ class Promise:
         rows = tuple(row for row in now.types if row[0] in names)
         held = link.held
         assert held is not None
-        if rows:
+        if rows and not refusals:
             others = tuple(row for row in held.types if row[0] not in names)
             link.is_mixed = link.is_mixed or len(others) < len(held.types)
             link.held = Layout(held.version, (*others, *rows), held.tracked, now.labels)
-        return Expected(2, refusals=frozenset(refusals))
+        return Expected(MOVED, refusals=frozenset(refusals))
 
     def parameters(
         self, link: Link, place: Place, types: Sequence[str], *, by_name: bool

@@ -171,6 +171,9 @@ class Place:
     layout: Layout
     is_dirty: bool = False
 
+    def __deepcopy__(self, memo: object) -> Place:
+        return self
+
     def __repr__(self) -> str:
         return f"{self.server.major}:{self.server.port}/{self.dbname}"
 
