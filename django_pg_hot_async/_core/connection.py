@@ -134,6 +134,7 @@ class ConnectionState:
     """
 
     __slots__ = (
+        "_asked",
         "_generation",
         "_is_doubted",
         "_is_provisional",
@@ -166,6 +167,8 @@ class ConnectionState:
         """The last that the connection was verified with, trusted or not."""
         self._snapshot: Snapshot | None = None
         self._generation = -1
+        # The generation of what was last asked.
+        self._asked = -1
         self._must_read = False
         # What it was last told is not even to be presumed.
         self._is_doubted = False
@@ -220,6 +223,7 @@ class ConnectionState:
         if alias.trust is Trust.SERVER and not is_doubted:
             known = alias.recall(self.server)
             if known is not None:
+                self._asked = alias.generation
                 self._trust(known.snapshot)
                 # That of the connection which read it may have been another.
                 self._search_path = None
@@ -298,7 +302,7 @@ class ConnectionState:
             self._missed = MappingProxyType({})
 
     def _trust(self, snapshot: Snapshot) -> None:
-        self._generation = self.alias.generation
+        self._generation = self._asked
         self._snapshot = self.last = snapshot
         self.has_sent = self._is_doubted = False
 
@@ -314,6 +318,7 @@ class ConnectionState:
 
     def confirmation(self, pgconn: PGconn) -> Confirmation | None:
         """Return what has the server confirm what is known of it, if anything is."""
+        self._asked = self.alias.generation
         if self._must_read:
             return None
         is_ascii = pgconn.parameter_status(b"client_encoding") in (b"UTF8", None)
@@ -365,9 +370,11 @@ class ConnectionState:
         question = runtime.registry.question
         if not question:
             snapshot = Snapshot(Catalog(0), runtime.registry)
+            self._asked = self.alias.generation
             self._trust(snapshot)
             return snapshot
         for _ in range(ATTEMPTS):
+            self._asked = self.alias.generation
             statement = _catalog.read_by_name(question)
             result = yield from _catalog.ask(pgconn, statement, encoding)
             catalog = _catalog.parse(result)
@@ -382,7 +389,7 @@ class ConnectionState:
         snapshot = Snapshot(catalog, runtime.registry)
         is_old = catalog.is_old and connection.pgconn.transaction_status != IDLE
         if not is_old:
-            change = self.alias.learn(self.server, snapshot)
+            self._asked, change = self.alias.learn(self.server, snapshot, self._asked)
             if change is not None:
                 runtime.announce(change, True)
         self._must_read = False

@@ -184,29 +184,34 @@ class Alias:
             return None
         return Change(self.name, old, before, server, None, reached is not None)
 
-    def learn(self, server: Server, snapshot: Snapshot) -> Change | None:
-        """Remember that *server* answered with *snapshot*; return what is new in that.
+    def learn(
+        self, server: Server, snapshot: Snapshot, asked: int
+    ) -> tuple[int, Change | None]:
+        """Remember that *server* answered with *snapshot*, asked in generation *asked*.
 
-        An answer that contradicts the one before withdraws the trust of all connections
-        at "connection" and "server", which have it confirmed when they next need it.
+        Return the generation to trust it in, and what is new in it. An answer that no
+        server there has given before withdraws the trust of all connections at
+        "connection" and "server", which ask when they next need it.
         """
         with self._runtime.lock:
             self.reads += 1
             known = self.servers.get(server)
-            # On the server itself, types that were made anew replace what they were.
-            others = (
-                ()
-                if known is None
-                else tuple(
-                    one for one in known.snapshots if not one.is_same_place(snapshot)
-                )
+            before = () if known is None else known.snapshots
+            is_new = bool(before) and not any(
+                one.is_same_place(snapshot) and not one.is_changed(snapshot)
+                for one in before
             )
-            self._remember(server, Known((snapshot, *others)[:SERVERS_ALIKE]))
-            changed = known is not None and known.snapshot.is_changed(snapshot)
-            if changed:
+            if is_new:
                 self.differences += 1
                 self.generation += 1
-        return self.meet(server, snapshot)
+                if asked == self.generation - 1:
+                    asked = self.generation
+            # On the server itself, types that were made anew replace what they were.
+            others = tuple(one for one in before if not one.is_same_place(snapshot))
+            snapshots = (snapshot, *others)[:SERVERS_ALIKE]
+            # Not what was asked for before trust was withdrawn.
+            self._remember(server, Known(snapshots, asked == self.generation))
+        return asked, self.meet(server, snapshot)
 
     def extend(self, server: Server, snapshot: Snapshot) -> None:
         """Remember what *snapshot* knows of its server besides what was known."""

@@ -374,6 +374,11 @@ class Deployment(RuleBasedStateMachine):
             if not client.is_light:
                 self.end(client)
 
+    def begin(self, client: Client) -> None:
+        """Begin a transaction: where trust belongs to one, it ends."""
+        client.do(client.begin)
+        self.promise.begin(self.link_of(client), is_idle=True)
+
     def end(self, client: Client, *, commit: bool = True) -> None:
         """End the transaction of *client*, if there is one."""
         if client.in_transaction:

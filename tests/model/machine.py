@@ -99,7 +99,7 @@ class Search(Traffic, Operations):
         place = self.place(client)
         self.end(client)
         self.end_locks(place)
-        client.do(client.begin)
+        self.begin(client)
         self._freeze(client)
         self.world.recreate(place, order)
         for _ in range(2):
@@ -136,7 +136,7 @@ class Search(Traffic, Operations):
         self.end(client)
         self.end_locks(place)
         self.world.recreate(place, order)
-        client.do(client.begin)
+        self.begin(client)
         self._freeze(client)
         self.world.complete(place)
         for one in (other, name, other):

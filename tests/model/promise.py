@@ -250,7 +250,8 @@ class Promise:
             refusals.add(SERIALIZATION_FAILURE)
         if not link.has_rights:
             refusals.add(INSUFFICIENT_PRIVILEGE)
-        link.met |= {*unknown}
+        if not refusals:
+            link.met |= {*unknown}
         names = {name.removesuffix("[]") for name in types} & {*self.tracked}
         rows = tuple(row for row in now.types if row[0] in names)
         held = link.held

@@ -313,7 +313,7 @@ class Traffic(Deployment):
         if client.in_transaction:
             self.end(client, commit=commit)
         else:
-            client.do(client.begin)
+            self.begin(client)
             if frozen:
                 self._freeze(client)
         self.reads(0)
@@ -330,7 +330,7 @@ class Traffic(Deployment):
         """A role that may not look into pg_type: where it is read, that fails."""
         client = self.use(name)
         self.end(client)
-        client.do(client.begin)
+        self.begin(client)
         client.do(lambda: disown(client))
         self.link_of(client).has_rights = False
         self._read(client, how, columns)
@@ -350,7 +350,7 @@ class Traffic(Deployment):
         if not self.has_moods and kind in PROJECTS:
             kind = "hstore"
         if not client.in_transaction:
-            client.do(client.begin)
+            self.begin(client)
         how = self.able(client, how)
         link = self.link_of(client)
         self.promise.begin(link, is_idle=self.is_idle(client))
