@@ -40,16 +40,17 @@ class _Robust(Signal):
 #: may reach two servers by turns. It is not sent for each connection, nor for the first
 #: server of an alias.
 #:
-#: The sender is None. Take the arguments that you use, and ``**kwargs``. An exception in
-#: a receiver is logged to "django.dispatch", and the query goes on.
+#: The sender is None. Take the arguments that you use, and ``**kwargs``. An exception
+#: in a receiver is logged to "django.dispatch", and the query goes on.
 #:
 #: Receivers may be functions or coroutine functions, and may use the database, also by
-#: this alias. They must not close its connection, because the caller is about to use it.
+#: this alias. They must not close its connection, because the caller is about to use
+#: it.
 #:
 #: Where it is sent from: a synchronous connection of Django's sends it from the thread
 #: that connects, before `connection_created` returns. In every other case (a query is
-#: running, an event loop is running, a pool of the project's own is at work) a new thread
-#: sends it, so that a receiver cannot wait for its own connection or block the loop.
-#: Coroutine functions run in an event loop of that thread. To reach another loop, call
-#: `asyncio.run_coroutine_threadsafe()`.
+#: running, an event loop is running, a pool of the project's own is at work) a new
+#: thread sends it, so that a receiver cannot wait for its own connection or block the
+#: loop. Coroutine functions run in an event loop of that thread. To reach another loop,
+#: call `asyncio.run_coroutine_threadsafe()`.
 server_changed = _Robust()

@@ -375,8 +375,8 @@ def test_pooler(sides):
                 assert finding.object == "PG_HOT_ASYNC['TRUST']"
                 assert finding.sentence == (
                     f"OIDs of default are trusted for a {level}, and a pooler answers at"
-                    f" 127.0.0.1:{bouncer.port}: a pooler can move connections that are"
-                    " open"
+                    f" 127.0.0.1:{bouncer.port}/{sides.dbname}: a pooler can move"
+                    " connections that are open"
                 )
                 assert finding.hint == (
                     "PG_HOT_ASYNC['TRUST'] = \"auto\", or leave it out."

@@ -185,11 +185,11 @@ class Alias:
         return Change(self.name, old, before, server, None, reached is not None)
 
     def learn(
-        self, server: Server, snapshot: Snapshot, asked: int
-    ) -> tuple[int, Change | None]:
-        """Remember that *server* answered with *snapshot*, asked in generation *asked*.
+        self, server: Server, snapshot: Snapshot, asked: int | None = None
+    ) -> Change | None:
+        """Remember that *server* answered with *snapshot*; return what is new in it.
 
-        Return the generation to trust it in, and what is new in it. An answer that no
+        *asked* is the generation in which it was asked; None is the present one. An answer that no
         server there has given before withdraws the trust of all connections at
         "connection" and "server", which ask when they next need it.
         """
@@ -205,13 +205,13 @@ class Alias:
                 self.differences += 1
                 self.generation += 1
                 if asked == self.generation - 1:
-                    asked = self.generation
+                    asked = None
             # On the server itself, types that were made anew replace what they were.
             others = tuple(one for one in before if not one.is_same_place(snapshot))
             snapshots = (snapshot, *others)[:SERVERS_ALIKE]
             # Not what was asked for before trust was withdrawn.
-            self._remember(server, Known(snapshots, asked == self.generation))
-        return asked, self.meet(server, snapshot)
+            self._remember(server, Known(snapshots, asked in (None, self.generation)))
+        return self.meet(server, snapshot)
 
     def extend(self, server: Server, snapshot: Snapshot) -> None:
         """Remember what *snapshot* knows of its server besides what was known."""

@@ -26,8 +26,10 @@ from tests.scenarios import close_all
 
 from . import backend
 from .clients import OWN, Async, AsyncPool, Client, Django, Loop, Own, OwnPool
+from .cursors import make_cursor
 from .locks import Locks
 from .promise import (
+    INSUFFICIENT_PRIVILEGE,
     LEVELS,
     MOVED,
     STRAIGHT,
@@ -309,12 +311,21 @@ class Deployment(RuleBasedStateMachine):
         self.promise.begin(link, is_idle=self.is_idle(client))
         expected = use(self.promise, link)
         expected.most += link.slack
-        link.slack = 0
+        if link.slack and not link.has_rights:
+            expected.refusals |= {INSUFFICIENT_PRIVILEGE}
+        link.slack, link.next_slack = link.next_slack, 0
         if client.is_djangos and client.checks_next:
             # Whether the connection still works, before it is first used.
             client.checks_next = False
             expected.most += 1
         return expected
+
+    def make(self, client: Client, how: str) -> Any:
+        """Make a cursor that is kept."""
+        cursor = client.do(lambda: make_cursor(client, how))
+        self.reads(int(client.checks_next))
+        client.checks_next = client.checks_next and how != "cursor"
+        return cursor
 
     def is_idle(self, client: Client) -> bool:
         """Whether the next statement begins a transaction, or is one."""

@@ -76,6 +76,8 @@ class Link:
     """Whether it has met types that were made anew: which is sent has to be asked."""
     slack: int = 0
     """What the next use may cost more: it cannot be told whether it asks."""
+    next_slack: int = 0
+    """And the one after that."""
     frozen: Layout | None = None
     """What was there when the transaction began, where that is what it sees."""
     has_rights: bool = True
@@ -218,8 +220,10 @@ class Promise:
         alias = self.alias(link.alias)
         if link.held is not None or not is_own or text in alias.bare:
             return Expected()
-        alias.bare.add(text)
-        return self.hold(link, place)
+        expected = self.hold(link, place)
+        if expected.most:
+            alias.bare.add(text)
+        return expected
 
     def result(self, link: Link, place: Place, types: Sequence[str]) -> Expected:
         """Rows of columns of *types* arrive."""
@@ -234,6 +238,9 @@ class Promise:
             self.loads(held, now.oids[name]) in ("", self.loads(now, now.oids[name]))
             for name in types
         ]
+        if "mood" in self.tracked and held.labels != now.labels:
+            # A label that is none says that the enum is another one now.
+            link.next_slack = MOVED
         if unknown := oids - held.names.keys() - link.met:
             expected += self._meet(link, now, unknown, types)
         expected.right += right

@@ -97,6 +97,9 @@ class Traffic(Deployment):
                 # It is asserted along with the COPY, and a string of statements may
                 # have a transaction of its own.
                 found.most += 1
+            if how in COPIES and self.has_moods:
+                # Which of several it may be is asked of every COPY.
+                found.most += 1
             if how in COPIES:
                 found.right = [
                     right and name not in promise.loaded or name in link.held.oids
@@ -199,9 +202,7 @@ class Traffic(Deployment):
 
     def _keep(self, client: Client, how: str, columns: list[str]) -> int:
         how = self.able(client, how)
-        cursor = client.do(lambda: make_cursor(client, how))
-        self.reads(0)
-        client.kept.append((how, cursor, Select(columns)))
+        client.kept.append((how, self.make(client, how), Select(columns)))
         return len(client.kept) - 1
 
     @rule(which=st.integers(0, 5))
@@ -248,7 +249,7 @@ class Traffic(Deployment):
         client = self.use(name)
         how = self.able(client, how)
         if how not in client.senders:
-            client.senders[how] = client.do(lambda: make_cursor(client, how))
+            client.senders[how] = self.make(client, how)
         for kind in kinds:
             self._send(client, how, kind, client.senders[how])
 
@@ -296,6 +297,8 @@ class Traffic(Deployment):
                 # What is asked beforehand is asserted along with the statement; others
                 # say what has arrived.
                 found.most += 1 if how in KEPT or how == "both" else 4
+            if how in (*COPIES, "executemany") and self.has_moods:
+                found.most += 1
             return found
 
         value, right = self.attempt(
