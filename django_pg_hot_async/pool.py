@@ -51,6 +51,8 @@ def aconfigure(
 
 def _configure(alias: str, connection: Any) -> None:
     # Not at import: this module may be imported by a settings file.
+    from django.apps import apps
+
     from . import conf
     from ._core.connection import state_of, unwrapped
     from ._django import connections
@@ -61,6 +63,8 @@ def _configure(alias: str, connection: Any) -> None:
             f"pool.configure({alias!r}) was called with {connection!r}; it wants a"
             " psycopg.Connection or psycopg.AsyncConnection"
         )
+    if apps.ready and not conf.is_on:
+        return  # The app is not installed, or stands aside.
     if (
         not conf.is_off(alias)
         and state_of(found) is None

@@ -308,9 +308,9 @@ def test_what_is_read_of_a_connection_and_its_cursors(green):
         assert cursor._last_query == "select 1"
         assert [one.status for one in cursor._results] == [pq.ExecStatus.TUPLES_OK]
         assert callable(cursor._make_row)
-        named = conn.cursor("named")
-        assert (named._name, named._described) == ("named", False)
-        assert named._format is pq.Format.TEXT
+        with conn.cursor("named") as named:
+            assert (named._name, named._described) == ("named", False)
+            assert named._format is pq.Format.TEXT
 
 
 def test_what_is_read_of_a_query(green):

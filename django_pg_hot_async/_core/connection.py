@@ -389,7 +389,10 @@ class ConnectionState:
         snapshot = Snapshot(catalog, runtime.registry)
         is_old = catalog.is_old and connection.pgconn.transaction_status != IDLE
         if not is_old:
-            self._asked, change = self.alias.learn(self.server, snapshot, self._asked)
+            change = self.alias.learn(self.server, snapshot, self._asked)
+            if self.alias.recall(self.server) is not None:
+                # Else trust was withdrawn while it was being read.
+                self._asked = self.alias.generation
             if change is not None:
                 runtime.announce(change, True)
         self._must_read = False

@@ -189,9 +189,9 @@ class Alias:
     ) -> Change | None:
         """Remember that *server* answered with *snapshot*; return what is new in it.
 
-        *asked* is the generation in which it was asked; None is the present one. An answer that no
-        server there has given before withdraws the trust of all connections at
-        "connection" and "server", which ask when they next need it.
+        *asked* is the generation in which it was asked; None is the present one. An
+        answer that no server there has given before withdraws the trust of all
+        connections at "connection" and "server", which ask when they next need it.
         """
         with self._runtime.lock:
             self.reads += 1
