@@ -18,6 +18,8 @@ from django.db import ProgrammingError
 from django.db.backends.signals import connection_created
 from django.db.migrations.state import ProjectState
 from django.test.utils import modify_settings, override_settings
+from psycopg.types.json import JsonbDumper
+from psycopg.types.string import TextLoader
 
 from django_pg_hot_async._core.runtime import runtime
 from django_pg_hot_async._django import contrib_postgres, startup
@@ -208,6 +210,136 @@ def test_djangos_functions_answer_for_the_server_at_hand(blue, green):
     connection.ensure_connection()
     assert signals.get_hstore_oids("default") != before
     connection.close()
+
+
+# Receivers of a project's own
+
+
+def test_a_receiver_after_djangos_is_over_it(green, receiver):
+    """It comes later, and what comes later counts, as it does by Django alone."""
+    lead("default", database(green.database("shop"), KINDS["C1"]))
+    receiver(as_jsonb)
+    assert ask_for("select pg_typeof(%s)::text", [{"a": 1}]) == ("jsonb",)
+
+
+def test_a_receiver_before_djangos_is_under_it(green, receiver):
+    """Whose register_hstore() takes dicts; ours does, in its place."""
+    lead("default", database(green.database("shop"), KINDS["C1"]))
+    receiver(as_jsonb, first=True)
+    for _ in range(2):
+        assert ask_for("select %s -> 'a'", [{"a": "1"}]) == ("1",)
+        connection.close()
+
+
+def test_a_receiver_before_djangos_where_there_is_no_hstore(bare, receiver):
+    """Django registers nothing there, and the project's dumper is what there is."""
+    receiver(as_jsonb, first=True)
+    assert ask_for("select pg_typeof(%s)::text", [{"a": 1}]) == ("jsonb",)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_by_django_alone_receivers_count_in_the_same_order(
+    green, receiver, without_app, first
+):
+    """What the tests before this one hold the app to."""
+    lead("default", database(green.database("shop"), KINDS["C1"]))
+    receiver(as_jsonb, first=first)
+    if first:
+        assert ask_for("select %s -> 'a'", [{"a": "1"}]) == ("1",)
+    else:
+        assert ask_for("select pg_typeof(%s)::text", [{"a": 1}]) == ("jsonb",)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_receiver_that_registers_a_loader_by_name(blue, green, receiver, first):
+    """psycopg looks the name up in what is registered: the types of this server."""
+    for server in (blue, green):
+        lead("default", database(server.database("shop"), KINDS["C1"]))
+        receiver(as_upper_case, first=first)
+        assert ask_for(ROW) == ('"A"=>"1"', ["x"])
+        connection.close()
+
+
+def as_jsonb(connection: Any, **kwargs: Any) -> None:
+    connection.connection.adapters.register_dumper(dict, JsonbDumper)
+
+
+class UpperLoader(TextLoader):
+    def load(self, data: Any) -> Any:
+        return super().load(data).upper()
+
+
+def as_upper_case(connection: Any, **kwargs: Any) -> None:
+    connection.connection.adapters.register_loader("hstore", UpperLoader)
+
+
+@pytest.fixture
+def receiver():
+    """Connect a receiver, behind the others or before them, until the test ends."""
+    connected = []
+
+    def connect(function: Any, *, first: bool = False) -> None:
+        connection_created.connect(function)
+        connected.append(function)
+        if first:
+            with connection_created.lock:
+                receivers = connection_created.receivers
+                receivers.insert(0, receivers.pop())
+                connection_created.sender_receivers_cache.clear()
+
+    yield connect
+    for function in connected:
+        connection_created.disconnect(function)
+
+
+BACKEND = """
+import sys
+import types
+import django
+from django.conf import settings
+from django.db.backends.postgresql import base
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    def init_connection_state(self):
+        super().init_connection_state()
+        from django.contrib.postgres.signals import register_type_handlers
+        register_type_handlers(self)
+
+engine = types.ModuleType("own_engine.base")
+engine.DatabaseWrapper = DatabaseWrapper
+sys.modules["own_engine"] = types.ModuleType("own_engine")
+sys.modules["own_engine.base"] = engine
+
+settings.configure(
+    INSTALLED_APPS=[{app}],
+    DATABASES={{"default": {{**{target!r}, "ENGINE": "own_engine"}}}},
+)
+django.setup()
+from django.db import connection
+
+for _ in range(2):
+    with connection.cursor() as cursor:
+        cursor.execute("{row}, %s -> 'b'", [{{"b": "2"}}])
+        print(cursor.fetchone())
+    connection.close()
+"""
+
+
+@pytest.mark.parametrize("app", ["", "'django_pg_hot_async'"], ids=["without", "with"])
+def test_a_backend_that_registers_by_itself(green, app):
+    """Without django.contrib.postgres: the call is what says that they are wanted."""
+    code = BACKEND.format(app=app, target=green.database("shop"), row=ROW)
+    with green.statements() as statements:
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+        )
+    assert done.stderr == ""
+    assert done.stdout == "({'a': '1'}, ['x'], '2')\n" * 2
+    asked = [text for text in statements if "typname = 'hstore'" in text]
+    assert len(asked) == (0 if app else 1)
+
+
+# Left to Django
 
 
 def test_an_alias_left_to_django(green):

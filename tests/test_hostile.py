@@ -34,18 +34,14 @@ from psycopg.types.enum import EnumInfo, register_enum
 from psycopg.types.range import Range, RangeInfo, register_range
 from psycopg_pool import ConnectionPool
 
-from django_pg_hot_async import (
-    _catalog,
-    _memory,
-    _tracking,
-    conf,
-    forget,
-    pool,
-    register_type,
-    status,
-)
+from django_pg_hot_async import conf, forget, pool, register_type, status
+from django_pg_hot_async._core import catalog as _catalog
+from django_pg_hot_async._core.catalog import Catalog, Question
 from django_pg_hot_async._core.connection import state_of
+from django_pg_hot_async._core.runtime import runtime
 from django_pg_hot_async._core.snapshot import Snapshot
+from django_pg_hot_async._core.trust import Trust
+from django_pg_hot_async._django.declare import GROUP
 from django_pg_hot_async.signals import server_changed
 
 from .preflight import two_databases
@@ -86,7 +82,7 @@ def declared():
     register_type("pair", CompositeInfo, register_composite)
     register_type("span", RangeInfo, register_range)
     yield
-    _tracking.declare(())
+    runtime.track(GROUP, ())
 
 
 # Whatever of this is called says so. What is compared with these operators, or read
@@ -94,65 +90,84 @@ def declared():
 EVIL = """
 create schema evil;
 create function evil.cry(text) returns boolean language plpgsql as
-    'begin raise exception ''hijacked by %'', $1; end';
-create function evil.current_setting(text) returns text language sql as
-    'select evil.cry(''current_setting'')::text';
-create function evil.format_type(oid, int) returns text language sql as
-    'select evil.cry(''format_type'')::text';
-create function evil.right(text, int) returns text language sql as
-    'select evil.cry(''right'')::text';
-create function evil.concat(text, text) returns text language sql as
-    'select evil.cry(''concat'')::text';
-create function evil.rtrim(text, text) returns text language sql as
-    'select evil.cry(''rtrim'')::text';
-create function evil.quote_ident(text) returns text language sql as
-    'select evil.cry(''quote_ident'')::text';
-create function evil.length(text) returns int language sql as
-    'select evil.cry(''length'')::int';
-create function evil.plus(int, int) returns int language sql as
-    'select evil.cry(''+'')::int';
-create operator evil.+ (leftarg = int, rightarg = int, procedure = evil.plus);
-create function evil.pg_type_is_visible(oid) returns boolean language sql as
-    'select evil.cry(''pg_type_is_visible'')';
-create function evil.same(oid, oid) returns boolean language sql as
-    'select evil.cry(''oid ='')';
-create function evil.same(name, name) returns boolean language sql as
-    'select evil.cry(''name ='')';
-create function evil.same(text, text) returns boolean language sql as
-    'select evil.cry(''text ='')';
-create function evil.more(int2, int4) returns boolean language sql as
-    'select evil.cry(''>'')';
+    'begin raise exception ''hijacked by %%'', $1; end';
+%s
 create operator evil.= (leftarg = oid, rightarg = oid, procedure = evil.same);
 create operator evil.= (leftarg = name, rightarg = name, procedure = evil.same);
 create operator evil.= (leftarg = text, rightarg = text, procedure = evil.same);
+create operator evil.= (leftarg = "char", rightarg = "char", procedure = evil.same);
+create operator evil.= (leftarg = numeric, rightarg = numeric, procedure = evil.same);
+create operator evil.* (leftarg = numeric, rightarg = numeric, procedure = evil.times);
 create operator evil.> (leftarg = int2, rightarg = int4, procedure = evil.more);
 create function evil.unnest(anyarray) returns setof anyelement language plpgsql as
     'begin raise exception ''hijacked by unnest''; end';
+create function evil.one_more(int8) returns int8 language sql as
+    'select evil.cry(''count'')::int::int8';
+create aggregate evil.count(*) (sfunc = evil.one_more, stype = int8, initcond = '0');
+create function evil.joined(text, text, text) returns text language sql as
+    'select evil.cry(''string_agg'')::text';
+create aggregate evil.string_agg(text, text) (sfunc = evil.joined, stype = text);
+create function evil.object(text, oid, text) returns text language sql as
+    'select evil.cry(''json_object_agg'')::text';
+create aggregate evil.json_object_agg(oid, text) (sfunc = evil.object, stype = text);
 create aggregate evil.json_agg(anycompatible) (sfunc = array_append,
     stype = anycompatiblearray, initcond = '{}');
 create function evil.json_build_array(variadic "any") returns json
     language internal as 'json_build_object';
+create function evil.json_build_object(variadic "any") returns json
+    language internal as 'json_build_array';
+create function evil.concat(variadic "any") returns text
+    language internal as 'json_build_object';
 create table evil.pg_type as select * from pg_catalog.pg_type with no data;
 create table evil.pg_namespace as select * from pg_catalog.pg_namespace with no data;
 create table evil.pg_enum as select * from pg_catalog.pg_enum with no data;
-create table evil.pg_attribute (attname name, atttypid oid, attnum int2);
+create table evil.pg_attribute (attrelid oid, attname name, atttypid oid, attnum int2,
+    attisdropped boolean);
 create table evil.pg_range as select * from pg_catalog.pg_range with no data;
-create domain evil.name as text check (evil.cry('name'));
+create domain evil.name as pg_catalog.text check (evil.cry('name'));
 create domain evil.text as pg_catalog.text check (evil.cry('text'));
 create domain evil.regtype as pg_catalog.regtype check (evil.cry('regtype'));
 create domain evil.oid as pg_catalog.int4 check (evil.cry('oid'));
+create domain evil.int4 as pg_catalog.text check (evil.cry('int4'));
 create domain evil.citext as pg_catalog.text;
-create table evil.hstore (id int);
-"""
+create table evil.hstore (id pg_catalog.int4);
+""" % "\n".join(
+    f"create function evil.{name} returns {returns} language sql as"
+    f" 'select evil.cry(''{name}'')::text::{returns}';"
+    for name, returns in {
+        "current_setting(text)": "text",
+        "current_database()": "name",
+        "getdatabaseencoding()": "name",
+        "pg_postmaster_start_time()": "timestamptz",
+        "pg_backend_pid()": "int",
+        "convert_to(text, name)": "bytea",
+        "convert_from(bytea, name)": "text",
+        "encode(bytea, text)": "text",
+        "decode(text, text)": "bytea",
+        "format_type(oid, int)": "text",
+        "to_regtype(text)": "regtype",
+        "pg_type_is_visible(oid)": "boolean",
+        "pg_is_other_temp_schema(oid)": "boolean",
+        '"extract"(text, timestamptz)': "numeric",
+        "same(oid, oid)": "boolean",
+        "same(name, name)": "boolean",
+        "same(text, text)": "boolean",
+        'same("char", "char")': "boolean",
+        "same(numeric, numeric)": "boolean",
+        "times(numeric, numeric)": "numeric",
+        "more(int2, int4)": "boolean",
+    }.items()
+)
 SHAPES = """
 create type public.pair as (mood public.mood, number int);
 create type public.span as range (subtype = pg_catalog.int4);
 create type public.plain as enum ('x');
+create type public."größe" as enum ('klein', 'groß');
 """
 
 
 @BINDING
-@pytest.mark.parametrize("level", ["connection", "result"])
+@pytest.mark.parametrize("level", ["auto", "connection", "transaction"])
 def test_search_path_before_pg_catalog(green, declared, level, server_side):
     """Every name in the statement is qualified, operators too."""
     with own_database(green, "hostile", ORDERS["green"]), trust(level):
@@ -196,47 +211,50 @@ def read_in_an_older_transaction():
 
 
 QUALIFIED = re.compile(rb"OPERATOR\(pg_catalog\.(.*?)\)|pg_catalog\.()")
-PARTS = ("_FIND_TYPES", "_LABELS", "_ATTRIBUTES", "_RANGE", "_FIND_NEWER")
+QUESTION = Question(
+    ("hstore", "citext", "mood", "pair", "span", "größe"), frozenset("bcemr")
+)
 
 
-def places(*parts):
-    return [
-        pytest.param(part, match.span(), id=f"{part}-{match.start()}")
-        for part in parts
-        for match in QUALIFIED.finditer(getattr(_catalog, part))
-    ]
+def confirm(catalog: Catalog, **options: bool) -> bytes:
+    return _catalog.confirm([catalog], wants_pid=True, wants_database=True, **options)
 
 
-def unqualify(monkeypatch, part, span):
-    text = getattr(_catalog, part)
-    start, end = span
-    bare = QUALIFIED.sub(rb"\1\2", text[start:end])
-    monkeypatch.setattr(_catalog, part, text[:start] + bare + text[end:])
+def assert_(catalog: Catalog, paths: dict[str, int]) -> bytes:
+    return _catalog.assert_served_by(catalog, paths, wants_database=True)
 
 
-def confirm(hostile, green):
-    """Have a connection with that search_path ask what another was told."""
-    # It keeps the statement.
-    Snapshot.of.cache_clear()
-    lead("default", database(hostile, KINDS["C2"]))
-    sql = "select attrs from public.product"
-    assert ask_for(sql) == (ANVIL["attrs"],)
-    connection.close()
-    ask_for("set search_path to evil, pg_catalog, public")
-    with green.statements() as statements:
-        assert ask_for(sql) == (ANVIL["attrs"],)
-    return [text for text in statements if "regtype" in text]
+STATEMENTS = {
+    "read by name": lambda catalog, paths: _catalog.read_by_name(QUESTION),
+    "read by OID": lambda catalog, paths: _catalog.read_by_oid(
+        QUESTION, [oid for row in catalog.types for oid in (row.oid, row.array_oid)]
+    ),
+    "confirmation": lambda catalog, paths: confirm(
+        catalog, is_ascii=True, is_iso=True
+    ),
+    "escaped": lambda catalog, paths: confirm(catalog, is_ascii=False, is_iso=False),
+    "paths": lambda catalog, paths: _catalog.find_paths(QUESTION.names),
+    "assertion": assert_,
+}
+"""Every statement that this package sends to a server, by what it is known of it."""
 
 
-def test_what_confirms_under_that_search_path(hostile, green):
-    assert len(confirm(hostile, green)) == 1
-
-
-@pytest.mark.parametrize(("part", "span"), places("_CONFIRM", "_CONFIRM_TYPE"))
-def test_the_trap_shuts_on_what_confirms(hostile, green, monkeypatch, part, span):
-    unqualify(monkeypatch, part, span)
-    with pytest.raises(ProgrammingError, match="hijacked"):
-        confirm(hostile, green)
+def places():
+    """Each name, and operator, that one of them qualifies."""
+    known = Catalog(
+        180000,
+        start=1,
+        types=(_catalog.TypeRow("mood", "x", 20000, 20001, "e", ","),),
+        confirmed=(20000, 20001),
+        names='{"größe","größe[]"}',
+        relations=(30000,),
+        attributes="1 x",
+    )
+    for kind, make in STATEMENTS.items():
+        text = make(known, dict.fromkeys(QUESTION.names, 20000))
+        for number, match in enumerate(QUALIFIED.finditer(text)):
+            name = text[match.start() : match.end() + 12].split(b"(")[0].decode()
+            yield pytest.param(kind, number, id=f"{kind}-{number}-{name}")
 
 
 @pytest.fixture(scope="module")
@@ -246,22 +264,68 @@ def hostile(green):
         yield green.database("hostile_too")
 
 
-@pytest.mark.parametrize(("part", "span"), places(*PARTS))
-def test_the_trap_shuts(hostile, declared, monkeypatch, part, span):
+@pytest.fixture
+def ask(hostile, green):
+    """Have a session with that search_path answer a statement, or the error."""
+    with psycopg.connect(green.conninfo("hostile_too"), autocommit=True) as conn:
+        conn.execute("set search_path to evil, pg_catalog, public")
+        result = conn.pgconn.exec_
+
+        def answer(text: bytes) -> Any:
+            found = result(text)
+            if found.status != psycopg.pq.ExecStatus.TUPLES_OK:
+                return found.error_message.decode()
+            return [
+                [found.get_value(row, column) for column in range(found.nfields)]
+                for row in range(found.ntuples)
+            ]
+
+        catalog = _catalog.parse(result(_catalog.read_by_name(QUESTION)))
+        [oids] = answer(_catalog.find_paths(QUESTION.names))
+        paths = dict(zip(QUESTION.names, (int(oid or 0) for oid in oids), strict=True))
+        yield answer, lambda kind: STATEMENTS[kind](catalog, paths)
+
+
+@pytest.mark.parametrize("kind", STATEMENTS)
+def test_each_statement_under_that_search_path(ask, kind, hostile, green):
+    """It says what it says under any other."""
+    answer, statement = ask
+    under_evil = answer(statement(kind))
+    assert isinstance(under_evil, list), under_evil
+    if kind == "read by name":
+        with psycopg.connect(green.conninfo("hostile_too")) as conn:
+            found = _catalog.parse(conn.pgconn.exec_(statement(kind)))
+        assert {row.name for row in found.types} == {*QUESTION.names}
+        labels = {row.name: row.labels for row in found.types if row.kind == "e"}
+        assert labels == {"mood": ("sad", "ok"), "größe": ("klein", "groß")}
+
+
+@pytest.mark.parametrize(("kind", "number"), [*places()])
+def test_the_trap_shuts(ask, kind, number):
     """Each name and operator, if it were not qualified, would be the evil one."""
-    unqualify(monkeypatch, part, span)
-    lead("default", database(hostile, KINDS["C1"]))
-    ask_for("set search_path to evil, pg_catalog, public")
-    with pytest.raises((Error, psycopg.Error, AssertionError, ValueError, TypeError)):
-        assert ask_for("select attrs, feels from public.product") == (ROW[0], Mood.ok)
-        pair, span = ask_for("select row('sad', 1)::public.pair, public.span(1, 2)")
-        assert (tuple(pair), span) == ((Mood.sad, 1), Range(1, 2))
-        assert read_in_an_older_transaction() == ("x",)
-        link: Any = link_of(connection.connection)
-        assert {row.labels for row in link.snapshot.catalog.types} == {
-            (),
-            ("sad", "ok"),
-        }
+    answer, statement = ask
+    text = statement(kind)
+    match = [*QUALIFIED.finditer(text)][number]
+    start, end = match.span()
+    bare = text[:start] + QUALIFIED.sub(rb"\1\2", text[start:end]) + text[end:]
+    found = answer(bare)
+    assert found != answer(text)
+    if isinstance(found, str):
+        assert re.search("hijacked|argument list must have|does not exist|type", found)
+
+
+def test_what_confirms_under_that_search_path(hostile, green):
+    """A connection with it has confirmed what another was told."""
+    sql = "select attrs from public.product"
+    with trust("transaction"):
+        lead("default", database(hostile, KINDS["C2"]))
+        assert ask_for(sql) == (ANVIL["attrs"],)
+        connection.close()
+        ask_for("set search_path to evil, pg_catalog, public")
+        with green.statements() as statements:
+            assert ask_for(sql) == (ANVIL["attrs"],)
+    [text] = statements
+    assert "regtype" in text and "pg_catalog.pg_type" not in text
 
 
 @BINDING
@@ -310,10 +374,10 @@ VALUES = st.recursive(
     | st.text(max_size=8)
     | st.binary(max_size=4)
     | st.sampled_from(
-        ["server", "connection", "checkout", "result", "TRUST", "ALIASES"]
+        [*(level.value for level in Trust), "checkout", "result", "TRUST", "ALIASES"]
     )
     | st.builds(object)
-    | st.sampled_from(list(conf.Trust)),
+    | st.sampled_from(list(Trust)),
     lambda children: (
         st.lists(children, max_size=3)
         | st.tuples(children)
@@ -345,11 +409,11 @@ def test_settings_of_any_type(value):
     """They are right, or `ImproperlyConfigured` says what is wrong; nothing else."""
     try:
         with override_settings(PG_HOT_ASYNC=value):
-            assert conf.trust("default") in conf.Trust
+            assert conf.trust("default") in Trust
             assert conf.is_off("default") in (True, False)
     except ImproperlyConfigured as error:
         assert str(error).startswith("PG_HOT_ASYNC")
-    assert conf.trust("default") is conf.Trust.CONNECTION
+    assert conf.trust("default") is Trust.AUTO
 
 
 class TestSecrets:
@@ -375,7 +439,7 @@ class TestSecrets:
         said += (repr(vars(record)) for record in caplog.records)
         said += caplog.text.splitlines()
         said.append(repr(status()))
-        for alias in _memory.aliases().values():
+        for alias in runtime.aliases.values():
             said += map(repr, (alias, alias.servers, alias.current))
         assert len(said) > 3
         for secret in self.SECRETS:
@@ -409,7 +473,7 @@ class TestSecrets:
             said.append(out.getvalue())
 
     @BINDING
-    @pytest.mark.parametrize("level", ["server", "connection", "checkout", "result"])
+    @pytest.mark.parametrize("level", [level.value for level in Trust])
     def test_through_switches(
         self, blue, green, twin, service, said, level, server_side
     ):
@@ -427,9 +491,10 @@ class TestSecrets:
                 self.work()
                 forget("default")
                 self.work()
-                link = link_of(connection.connection)
-                said += [repr(link), str(link)]
-                said.append(repr(link and link.snapshot))
+                state = state_of(connection.connection)
+                assert state is not None
+                said += [repr(state), str(state), repr(state.last)]
+                said.append(repr(state.last and state.last.catalog))
             self.commands(said)
 
     def test_through_errors(self, green, said):
@@ -492,15 +557,15 @@ class TestSecrets:
         """As where a pooler moved the connection, and OIDs collide."""
         from dataclasses import replace
 
-        link: Any = link_of(connection.connection)
-        assert link.snapshot is not None
-        rows = {row.name: row for row in link.snapshot.catalog.types}
+        state: Any = state_of(connection.connection)
+        assert state.snapshot is not None
+        rows = {row.name: row for row in state.snapshot.catalog.types}
         swapped = tuple(
             replace(rows[other], name=name)
             for name, other in (("hstore", "citext"), ("citext", "hstore"))
         )
-        link._snapshot = Snapshot(
-            replace(link.snapshot.catalog, types=swapped), link.snapshot.registry
+        state._snapshot = Snapshot(
+            replace(state.snapshot.catalog, types=swapped), state.snapshot.registry
         )
         with self.failing(said, DataError):
             ask_for(f"select '{self.DATA}'::citext")
@@ -511,7 +576,7 @@ class TestSecrets:
         with ConnectionPool(
             conninfo,
             configure=pool.configure("mine"),
-            check=pool.check("mine"),
+            check=ConnectionPool.check_connection,
             open=True,
             min_size=1,
         ) as own:
@@ -525,7 +590,7 @@ class TestSecrets:
             conn = await psycopg.AsyncConnection.connect(conninfo)
             async with conn:
                 await pool.aconfigure("mine")(conn)
-                _memory.alias("mine").withdraw()
+                runtime.alias("mine").withdraw()
                 cursor = await conn.execute("select %s::hstore", [{"k": self.DATA}])
                 assert await cursor.fetchone() == ({"k": self.DATA},)
 

@@ -270,7 +270,8 @@ class ConnectionState:
         self._missed = MappingProxyType({})
         if not self.alias.may_doubt(reason):
             return False
-        self._snapshot = None
+        # A confirmation would not tell of a type that was made since.
+        self.distrust(read=True)
         self._is_doubted = True
         return True
 
