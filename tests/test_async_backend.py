@@ -12,9 +12,12 @@ import pytest
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db import InternalError
 from django.db.backends.signals import connection_created
+from psycopg import waiting
 
-from django_pg_hot_async import _memory, _receiver, forget
-from django_pg_hot_async._link import Link, link_of
+from django_pg_hot_async import forget
+from django_pg_hot_async._core.connection import state_of
+from django_pg_hot_async._core.runtime import runtime
+from django_pg_hot_async._django import startup
 
 from .scenarios import (
     ANVIL,
@@ -34,7 +37,7 @@ from .shop.models import Product
 try:
     from django_async_backend.db import async_connections, async_new_connection
 
-    from django_pg_hot_async import _async_backend
+    from django_pg_hot_async._django import async_backend
 except ImportError:
     pytest.skip(
         "django-async-backend needs Django 6.1 and Python 3.12",
@@ -86,7 +89,7 @@ async def test_orm(shop):
 @pytest.mark.parametrize("binding", [False, True])
 @pytest.mark.parametrize("pool", [None, POOL])
 async def test_nothing_holds_the_loop(shop, green, binding, pool):
-    """OIDs are read where the backend awaits, once a connection; not at connect."""
+    """OIDs are read along with what is awaited, once; not at connect."""
     shop(server_side_binding=binding, **({"pool": pool} if pool else {}))
     with green.statements() as statements:
         if pool is None:
@@ -95,9 +98,10 @@ async def test_nothing_holds_the_loop(shop, green, binding, pool):
         for _ in range(3):
             assert await ask() == ROW
             assert await ask("select %s -> 'a'", [{"a": "1"}]) == ("1",)
-    reads = [text for text in statements if READ in text]
-    assert len(reads) == (6 if pool is None else len({text.pid for text in reads}))
-    assert _memory.alias("default").reads_in_loop == 0
+    asked = [text for text in statements if READ in text]
+    # A new connection has it confirmed, in the message of what it sends first.
+    assert len(asked) == (6 if pool is None else len({text.pid for text in asked}))
+    assert runtime.alias("default").reads == 1
 
 
 @pytest.mark.parametrize("pool", [None, {**POOL, "max_size": 1}])
@@ -107,10 +111,10 @@ async def test_server_trust_reads_once_a_server(shop, green, pool):
         for _ in range(3):
             assert await ask() == ROW
     assert len([text for text in statements if READ in text]) == 1
-    assert _memory.alias("default").reads_in_loop == 0
+    assert runtime.alias("default").reads == 1
 
 
-@pytest.mark.parametrize("level", ["connection", "checkout"])
+@pytest.mark.parametrize("level", ["auto", "connection", "transaction"])
 @pytest.mark.parametrize("pool", [None, POOL])
 async def test_a_heartbeat_beside_200_connects_and_a_cutover(
     shop, service, blue, green, pool, level, record_property
@@ -140,7 +144,8 @@ async def test_a_heartbeat_beside_200_connects_and_a_cutover(
                 assert number in range(100, 105), error
         beating.cancel()
     record_property("longest gap, ms", max(gaps) * 1000)
-    assert _memory.alias("default").reads_in_loop == 0
+    # Of each server, by whichever connections asked before the first had its answer.
+    assert runtime.alias("default").reads == 2
 
 
 @pytest.mark.parametrize("awaited", [True, False])
@@ -148,13 +153,6 @@ async def test_a_read_that_takes_long_does_not_hold_the_loop(
     shop, green, awaited, monkeypatch
 ):
     """One that is not awaited does: it is how this test is known to tell."""
-
-    async def hold(self: Any, connection: Any) -> bool:
-        self._verify(connection, anew=True)
-        return True
-
-    if not awaited:
-        monkeypatch.setattr(Link, "averify", hold)
     shop(pool={**POOL, "max_size": 1})
     gaps: list[float] = []
 
@@ -165,14 +163,19 @@ async def test_a_read_that_takes_long_does_not_hold_the_loop(
             gaps.append((now := time.perf_counter()) - last)
             last = now
 
-    with trust("checkout"), psycopg.connect(green.conninfo("shop")) as lock:
+    async def hold(self: Any, gen: Any, interval: float = 0.1) -> Any:
+        return waiting.wait(gen, self.pgconn.socket)
+
+    with trust("transaction"), psycopg.connect(green.conninfo("shop")) as lock:
         assert await ask() == ROW
         lock.execute("lock table pg_type in access exclusive mode")
         release = threading.Timer(0.5, lock.rollback)
         beating = asyncio.create_task(heart())
         await asyncio.sleep(0.01)
+        if not awaited:
+            monkeypatch.setattr(psycopg.AsyncConnection, "wait", hold)
         release.start()
-        forget("default")  # A mere check would not wait for the lock.
+        forget("default")
         assert await ask() == ROW
         await asyncio.sleep(0.01)
         beating.cancel()
@@ -183,13 +186,13 @@ async def test_a_read_that_takes_long_does_not_hold_the_loop(
 async def test_cancelled_in_the_middle_of_a_read(shop, green):
     """No connection is half registered, and none is lost to the pool."""
     shop(pool={**POOL, "max_size": 1})
-    with trust("checkout"):
+    with trust("transaction"):
         assert await ask() == ROW
         lock = await psycopg.AsyncConnection.connect(green.conninfo("shop"))
         async with lock:
             await lock.execute("lock table pg_type in access exclusive mode")
             for _ in range(3):
-                forget("default")  # A mere check would not wait for the lock.
+                forget("default")  # A mere confirmation may not wait for the lock.
                 task = asyncio.create_task(ask())
                 await asyncio.sleep(0.1)
                 assert not task.done()
@@ -213,8 +216,8 @@ async def test_an_error_is_evidence_here_too(shop, green):
                 create_types(green, "anew", ORDERS["green"])
                 with pytest.raises(InternalError, match="cache lookup failed"):
                     await cursor.execute("select %s -> 'a'", [{"a": "1"}])
-            link = link_of(wrapper.connection)
-            assert link is not None and link.snapshot is None
+            state = state_of(wrapper.connection)
+            assert state is not None and state.snapshot is None
             async with await wrapper.cursor() as cursor:
                 await cursor.execute("select %s -> 'a'", [{"a": "1"}])
                 assert await cursor.fetchone() == ("1",)
@@ -232,21 +235,12 @@ async def test_its_version_follows_the_server(shop, service, blue, green):
     await wrapper.close()
 
 
-async def test_a_work_unit_reaches_its_connections(shop, green):
-    from django_pg_hot_async import work_unit
-
-    with trust("checkout"):
+async def test_its_connections_are_tracked_once_they_are_open(shop):
+    async with async_new_connection():
         wrapper = async_connections["default"]
-        async with await wrapper.cursor():
-            link: Any = link_of(wrapper.connection)
-            assert link.snapshot is not None
-        with work_unit():
-            assert link.snapshot is None
-        await wrapper.close()
-
-
-def test_outside_of_a_task_there_is_none():
-    assert _async_backend.open_wrappers() == []
+        await wrapper.ensure_connection()
+        state = state_of(wrapper.connection)
+        assert state is not None and state.notes_checkouts
 
 
 class Unheard:
@@ -261,20 +255,19 @@ class Unheard:
 
 @pytest.mark.parametrize("method", ["send", "asend"])
 async def test_a_backend_never_heard_of(green, method):
-    """Resolving is the fall-back: it holds the loop for one read, and says so."""
+    """The receiver is enough: what is asked travels with what is awaited."""
     connection = await psycopg.AsyncConnection.connect(green.conninfo("shop"))
     async with connection:
         wrapper = Unheard(connection)
         sent = getattr(connection_created, method)(sender=Unheard, connection=wrapper)
         if method == "asend":
             await sent
-        cursor = await connection.execute(SELECT)
-        assert await cursor.fetchone() == ROW
-        cursor = await connection.execute(SELECT)
-        assert await cursor.fetchone() == ROW
-    alias = _memory.alias("default")
-    assert alias.reads_in_loop == 1
-    assert alias.seconds_in_loop > 0
+        with green.statements() as statements:
+            for _ in range(2):
+                cursor = await connection.execute(SELECT)
+                assert await cursor.fetchone() == ROW
+        assert len([text for text in statements if READ in text]) == 1
+    assert runtime.alias("default").reads == 1
 
 
 async def test_without_the_app_the_backend_cannot_connect(shop, without_app):
@@ -285,15 +278,19 @@ async def test_without_the_app_the_backend_cannot_connect(shop, without_app):
 
 
 def test_canaries():
-    wrapper: Any = vars(_async_backend)["AsyncDatabaseWrapper"]
-    assert wrapper._configure_connection is _async_backend.configure_connection
-    assert wrapper.init_connection_state is _async_backend.init_connection_state
-    assert wrapper._cursor is _async_backend.cursor
+    wrapper: Any = vars(async_backend)["AsyncDatabaseWrapper"]
+    places = [(patch, vars(wrapper)[patch.name]) for patch in async_backend.PATCHES]
+    assert len(places) == 3
+    for _, ours in places[:2]:
+        assert ours.__module__ == async_backend.__name__
+    assert vars(wrapper)["wrap_database_errors"].func is (
+        async_backend.NoticingErrorWrapper
+    )
     assert wrapper._pg_version is None
-    _receiver.uninstall()
+    startup.stop()
     try:
-        assert wrapper._configure_connection is _async_backend._configure_connection
-        assert wrapper._cursor is _async_backend._cursor
-        assert "wrap_database_errors" not in vars(wrapper)
+        startup.install()
+        # They stay where they are, and are not wrapped twice.
+        assert all(vars(wrapper)[patch.name] is ours for patch, ours in places)
     finally:
-        _receiver.install()
+        startup.install()

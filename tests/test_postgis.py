@@ -12,6 +12,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -19,13 +20,17 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
-from django.db import DatabaseError, models
+from django.db import DatabaseError, models, transaction
 from django.db.migrations.state import ProjectState
 from django.test.utils import override_settings
 from django.utils.functional import cached_property
 
-from django_pg_hot_async import _receiver, _tracking, _version, forget
+from django_pg_hot_async import forget
 from django_pg_hot_async._core.connection import state_of
+from django_pg_hot_async._core.runtime import runtime
+from django_pg_hot_async._django import connections as tracked_connections
+from django_pg_hot_async._django import startup
+from django_pg_hot_async._django import version as _version
 from django_pg_hot_async.testing import PostgreSQL
 
 from .scenarios import (
@@ -88,7 +93,7 @@ from django.db.backends.postgresql.introspection import (  # noqa: E402
     DatabaseIntrospection,
 )
 
-from django_pg_hot_async import _postgis  # noqa: E402
+from django_pg_hot_async._django import postgis as _postgis  # noqa: E402
 
 pytestmark = pytest.mark.postgis
 
@@ -258,11 +263,12 @@ def _installed() -> Iterator[None]:
     """As if DATABASES had had a PostGIS backend from the beginning."""
     before = dict(connections.settings["default"])
     lead("default", {**before, "ENGINE": ENGINE})
-    _receiver.install()
+    startup.install()
     yield
     connection.close()
     connection.close_pool()
-    _postgis.uninstall()
+    runtime.track("backend", ())
+    tracked_connections.renew()
     forget_djangos_own()
     lead("default", before)
 
@@ -317,7 +323,7 @@ def test_the_oids_collide(blue, green):
 @pytest.mark.parametrize("work", ["read", "write"])
 @pytest.mark.parametrize("binding", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("level", ["connection", "result"])
+@pytest.mark.parametrize("level", ["auto", "transaction"])
 def test_each_kind_reads_and_writes(green, kind, binding, work, level):
     lead_to(green.database("shop"), KINDS[kind], server_side_binding=binding)
     with trust(level):
@@ -356,7 +362,7 @@ def test_a_parameter_can_come_first(places, reads):
 
 
 @pytest.mark.parametrize("binding", [False, True])
-@pytest.mark.parametrize("level", ["server", "connection", "checkout", "result"])
+@pytest.mark.parametrize("level", ["auto", "server", "connection", "transaction"])
 def test_each_value_decides_its_type(places, binding, level):
     """In one statement, in any order, on one cursor."""
     places(server_side_binding=binding)
@@ -390,11 +396,22 @@ def test_by_cursor_in_both_formats(places, format, binary):
     assert cursor.fetchone() == ("SRID=4326;POINT(1 2)", [])
 
 
-def test_result_trust_reads_once_a_result(places, reads):
-    with trust("result"), connection.cursor() as cursor, reads(3):
+def test_transaction_trust_confirms_with_each_statement(places, green):
+    read()
+    with trust("transaction"), green.statements() as statements:
         for _ in range(3):
-            cursor.execute(SELECT)
-            cursor.fetchone()
+            ask_for(SELECT)
+    assert len(statements) == 3
+    assert all(text.startswith(SELECT) and READ in text for text in statements)
+
+
+def test_transaction_trust_asks_once_a_transaction(places, reads):
+    with trust("transaction"), connection.cursor() as cursor, reads(2):
+        for _ in range(2):
+            with transaction.atomic():
+                for _ in range(3):
+                    cursor.execute(SELECT)
+                    cursor.fetchone()
 
 
 def test_a_schema_that_the_search_path_does_not_lead_to(green, places):
@@ -436,13 +453,15 @@ class GeoStage(Stage):
 
     def split(self, between: Callable[[], Any]) -> None:
         if self.kind is not KINDS["C4"]:
-            self.kind.request(read, between, read)
+            step = {"read": read, "write": write}[self.name]
+            self.kind.request(step, between, step)
             return
+        astep = {"read": aread, "write": awrite}[self.name]
 
         async def work() -> None:
-            await aread()
+            await astep()
             await asyncio.to_thread(between)
-            await aread()
+            await astep()
 
         asyncio.run(KINDS["C4"].arequest(work))  # type: ignore[attr-defined]
 
@@ -473,17 +492,17 @@ def s7_created_late(stage: Stage) -> None:
         stage.work()
 
 
-# The weakest level that survives, and the one with code of its own; the others are
-# the same code as for hstore, see test_switches.
+# The default, the weakest level that survives, and the one with code of its own; the
+# others are the same code as for hstore, see test_switches.
 SWITCHES = {
-    "S1": (s1_other_version, ("server", "result")),
-    "S2": (s2_moved_alive, ("checkout", "result")),
-    "S2mid": (s2_moved_within_a_request, ("result",)),
-    "S3": (s3_same_version, ("connection", "result")),
-    "S4": (s4_extension_anew, ("connection", "result")),
-    "S5": (s5_two_at_once, ("connection", "result")),
-    "S6": (s6_roll_back, ("server", "result")),
-    "S7": (s7_created_late, ("server", "result")),
+    "S1": (s1_other_version, ("auto", "server", "transaction")),
+    "S2": (s2_moved_alive, ("auto", "transaction")),
+    "S2mid": (s2_moved_within_a_request, ("auto", "transaction")),
+    "S3": (s3_same_version, ("auto", "connection", "transaction")),
+    "S4": (s4_extension_anew, ("auto", "connection", "transaction")),
+    "S5": (s5_two_at_once, ("auto", "connection", "transaction")),
+    "S6": (s6_roll_back, ("auto", "server", "transaction")),
+    "S7": (s7_created_late, ("auto", "server", "transaction")),
 }
 
 
@@ -500,7 +519,7 @@ def cells(with_levels: bool) -> list[Any]:
         for code, (switch, levels) in SWITCHES.items()
         for kind in KINDS
         for work in ("read", "write")
-        if (code, kind) != ("S2", "C1") and (code, work) != ("S2mid", "write")
+        if (code, kind) != ("S2", "C1")
         for level in (levels if with_levels else ("",))
     ]
 
@@ -511,8 +530,11 @@ def stage_of(blue, green, service):
         # Both are of one version, so blue is green's twin as well.
         return GeoStage(
             kind,
+            work,
             functools.partial(request, kind, work),
-            level == "connection" and work == "write" and kind is not KINDS["C1"],
+            level in ("auto", "connection")
+            and work == "write"
+            and kind is not KINDS["C1"],
             blue,
             green,
             blue,
@@ -579,7 +601,7 @@ def moved(service, blue):
     return move
 
 
-@pytest.mark.parametrize("level", ["server", "connection", "checkout", "result"])
+@pytest.mark.parametrize("level", ["auto", "server", "connection", "transaction"])
 def test_inspectdb_in_both_directions(moved, blue, green, level):
     with trust(level):
         for server in (blue, green, blue, green):
@@ -645,11 +667,14 @@ def test_spatial_version_is_kept_as_long_as_oids_are(places, green, monkeypatch)
     assert asked("connection") == 1
     assert asked("connection") == 0
     assert asked("connection", forget) == 1
-    assert asked("result") == 2
-    assert asked("checkout") == 2
-    with trust("checkout"):
+    assert asked("auto") == 0
+    assert asked("transaction") == 2
+    with trust("transaction"), transaction.atomic():
+        # Nothing has been verified in it so far.
+        assert asked("transaction") == 2
         read()
-    assert asked("checkout") == 1
+        assert asked("transaction") == 1
+        assert asked("transaction") == 0
     assert asked("server") == 1
     connection.close()
     connection.ensure_connection()
@@ -694,6 +719,17 @@ def test_spatial_version_without_a_connection_serves_for_a_second(
     assert asked() == 2
 
 
+def test_spatial_version_of_operations_whose_connection_has_no_alias(green, places):
+    """As of a wrapper that a project, or a library, has made for itself."""
+    connection.ensure_connection()
+    operations = PostGISOperations(SimpleNamespace(connection=connection.connection))
+    assert not hasattr(operations.connection, "alias")
+    operations.postgis_lib_version = lambda: "3.2.1"  # type: ignore[method-assign]
+    assert operations.spatial_version == (3, 2, 1)
+    # As Django keeps it.
+    assert vars(operations)["spatial_version"] == (3, 2, 1)
+
+
 def test_spatial_version_that_the_settings_give(places, green):
     with override_settings(POSTGIS_VERSION=(1, 2, 3)):
         assert connection.ops.spatial_version == (1, 2, 3)
@@ -716,11 +752,10 @@ def test_an_extension_created_and_dropped_by_a_migration(green, places):
     with own_database(green, []) as dbname:
         places(dbname=dbname, server_side_binding=True)
         value = PostGISAdapter(SPOTS[0])
-        link = None
         for _ in range(2):
             migrate(CreateExtension("postgis"))
-            link = link_of(connection.connection)
-            assert link is not None and link.snapshot is None
+            state = state_of(connection.connection)
+            assert state is not None and state.snapshot is None
             assert ask_for("select pg_typeof(%s)::text, array[%s]", [value, value]) == (
                 "geometry",
                 [value.ewkb.hex().upper()],
@@ -732,9 +767,9 @@ def test_prepare_database_creates_the_extension(green, places):
     with own_database(green, []) as dbname:
         places(dbname=dbname, server_side_binding=True)
         connection.ensure_connection()
-        epoch = link_of(connection.connection).memory.epoch  # type: ignore[union-attr]
+        generation = runtime.alias("default").generation
         connection.prepare_database()
-        assert link_of(connection.connection).memory.epoch == epoch + 1  # type: ignore[union-attr]
+        assert runtime.alias("default").generation == generation + 1
         value = PostGISAdapter(SPOTS[0])
         assert ask_for("select pg_typeof(%s)::text", [value]) == ("geometry",)
 
@@ -752,25 +787,26 @@ def test_an_alias_left_to_django(green, moved, blue):
         version = connection.ops.spatial_version
         assert vars(connection.ops)["spatial_version"] == version
         # Installed again, what Django keeps for it is kept.
-        _postgis.install()
+        startup.install()
         assert "default" in infos
         assert "spatial_version" in vars(connection.ops)
         connection.close()
-    _postgis.install()
+    startup.install()
     assert "default" not in infos
     assert "spatial_version" not in vars(connection.ops)
 
 
 def test_a_connection_to_no_database_is_djangos(places, reads):
     with reads(3), connection._nodb_cursor() as cursor:
-        assert link_of(cursor.connection) is None
+        assert state_of(cursor.connection) is None
     assert "__no_db__" in type_infos["geometry"]
 
 
-def test_uninstalled_it_is_djangos(places, without_app):
-    for (owner, name), django in _postgis._DJANGOS.items():
-        assert vars(owner)[name] is django
-    assert _tracking.current().question.names == ("hstore", "citext")
+def test_without_the_app_it_is_djangos(places, without_app):
+    """What is replaced passes everything through."""
+    forget_djangos_own()
+    connection.ensure_connection()
+    assert type_infos["geometry"]["default"].oid > 0
     template = connection.get_connection_params()["context"]
     with pytest.raises(psycopg.ProgrammingError):
         template.get_dumper(PostGISAdapter, psycopg.adapt.PyFormat.TEXT)
@@ -778,7 +814,7 @@ def test_uninstalled_it_is_djangos(places, without_app):
 
 def test_a_plain_backend_is_not_asked_about_postgis(green):
     lead("default", database(green.database("shop"), KINDS["C2"]))
-    assert _receiver.find_postgis() is None
+    assert startup.find_postgis() is None
 
 
 @pytest.mark.parametrize(
@@ -804,8 +840,8 @@ def test_it_is_imported_only_where_databases_has_such_a_backend(engine, imported
         django.setup()
         print("django_pg_hot_async._django.postgis" in sys.modules)
         print("django.contrib.gis.db.backends.postgis.base" in sys.modules)
-        from django_pg_hot_async import _tracking
-        print("geometry" in _tracking.current().question.names)
+        from django_pg_hot_async._core.runtime import runtime
+        print("geometry" in runtime.registry.question.names)
     """
     result = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)],
@@ -825,13 +861,16 @@ def test_what_is_taken_for_granted_of_django():
     # It is the class's, shared by all wrappers of the process.
     assert "data_types_reverse" in vars(DatabaseIntrospection)
     assert "data_types_reverse" not in vars(gis.PostGISIntrospection)
-    for (owner, name), django in _postgis._DJANGOS.items():
-        assert name == "spatial_version" or django.__module__ == owner.__module__
-    django_version = _postgis._DJANGOS[PostGISOperations, "spatial_version"]
-    assert isinstance(django_version, cached_property)
-    assert (
-        PostGISOperations.spatial_version is vars(PostGISOperations)["spatial_version"]
-    )
+    replaced = {(patch.owner, patch.name) for patch in _postgis.PATCHES}
+    assert replaced == {
+        (base.DatabaseWrapper, "register_geometry_adapters"),
+        (gis.PostGISIntrospection, "get_field_type"),
+        (gis.PostGISIntrospection, "get_geometry_type"),
+        (PostGISOperations, "spatial_version"),
+    }
+    version = vars(PostGISOperations)["spatial_version"]
+    assert isinstance(version._original, cached_property)
+    assert PostGISOperations.spatial_version is version
 
 
 def test_nothing_else_is_kept_that_depends_on_the_server():

@@ -56,4 +56,4 @@ def remember(aliases: int, servers: int) -> None:
     for number in range(servers):
         server = Server(180000, "10.0.0.1", "5432", f"tenant {number}")
         alias.arrive(server)
-        alias.learn(server, snapshot, alias.generation)
+        alias.learn(server, snapshot)

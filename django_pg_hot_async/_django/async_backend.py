@@ -14,6 +14,7 @@ from django_async_backend.db.backends.postgresql.async_base import (
 )
 from django_async_backend.db.utils import DatabaseErrorWrapper
 
+from django_pg_hot_async import conf
 from django_pg_hot_async._core.connection import state_of
 from django_pg_hot_async._core.patches import Patch
 
@@ -43,8 +44,7 @@ def _init_connection_state(original: Any) -> Any:
 
     # No coroutine of its own: one costs more than what this does.
     def init_connection_state(self: Any) -> Awaitable[None]:
-        state = state_of(self.connection)
-        if state is not None and self._pg_version is not None:
+        if conf.is_on and self._pg_version is not None:
             self._pg_version = self.connection.pgconn.server_version
         begun: Awaitable[None] = original(self)
         return begun

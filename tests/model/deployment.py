@@ -294,6 +294,8 @@ class Deployment(RuleBasedStateMachine):
         if found.sqlstate in expected.refusals:
             # The error is the database's own, or in its words.
             counts[f"reads that failed with {found.sqlstate}"] += 1
+            link.held = link.last = None
+            self.promise.alias(client.alias).known.pop(link.identity, None)
         elif all(expected.right) and not expected.missing:
             raise AssertionError(f"{client}: {error!r}") from error
         counts["excused errors"] += 1
