@@ -8,7 +8,7 @@ import enum
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import psycopg
 import pytest
@@ -55,7 +55,7 @@ def conninfo(where: Any, dbname: str = "shop") -> str:
 class Sync:
     """A synchronous connection in autocommit."""
 
-    cursors: Any = {
+    cursors: ClassVar[dict[str, Any]] = {
         "server": psycopg.Cursor,
         "client": psycopg.ClientCursor,
         "raw": psycopg.RawCursor,
@@ -141,7 +141,7 @@ class Sync:
 class Async(Sync):
     """The same over an async connection, in an event loop of its own."""
 
-    cursors: Any = {
+    cursors: ClassVar[dict[str, Any]] = {
         "server": psycopg.AsyncCursor,
         "client": psycopg.AsyncClientCursor,
         "raw": psycopg.AsyncRawCursor,
@@ -311,13 +311,11 @@ class Relay:
                 client, _ = self._listener.accept()
                 server = socket.create_connection(self._target)
                 self._ends += (client, server)
-                for pump in (
-                    threading.Thread(
-                        target=self._up, args=(client, server), daemon=True
-                    ),
-                    threading.Thread(target=_pump, args=(server, client), daemon=True),
+                for pump, ends in (
+                    (self._up, (client, server)),
+                    (_pump, (server, client)),
                 ):
-                    pump.start()
+                    threading.Thread(target=pump, args=ends, daemon=True).start()
 
     def _up(self, client: socket.socket, server: socket.socket) -> None:
         with contextlib.suppress(OSError):

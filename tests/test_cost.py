@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import gc
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import psycopg
 import pytest
@@ -12,7 +12,7 @@ from psycopg import errors
 from psycopg.types.composite import CompositeInfo, register_composite
 from psycopg.types.enum import EnumInfo, register_enum
 
-from django_pg_hot_async import forget, register_type
+from django_pg_hot_async import register_type
 from django_pg_hot_async._core import types
 from django_pg_hot_async._core.connection import state_of
 from django_pg_hot_async._core.runtime import runtime
@@ -78,7 +78,7 @@ def full_reads(statements: Any) -> int:
 class TestBadStatements:
     """A mistake of a project's, or what users type, is no reason to ask anew."""
 
-    BAD: Any = {
+    BAD: ClassVar[dict[str, Any]] = {
         "hstore into jsonb": (
             "insert into item (doc) values (%s)",
             [{"a": "1"}],
@@ -115,7 +115,8 @@ class TestBadStatements:
         server.execute(HSTORE, dbname="shop")
         server.execute(MOOD, dbname="shop")
         server.execute(
-            "create table item (attrs hstore, doc jsonb); insert into item values ('a=>1')",
+            "create table item (attrs hstore, doc jsonb);"
+            "insert into item values ('a=>1')",
             dbname="shop",
         )
         register_mood()
@@ -470,7 +471,7 @@ def test_declared_types_that_nobody_has_cost_nothing_more(new):
     new.create_database("few")
     try:
         for number in range(30):
-            one = enum.Enum(f"one{number}", {"a": "a"})
+            one = enum.Enum("one", {"a": "a"})
             register_type(f"absent{number}", EnumInfo, register_enum, enum=one)
         with opened(Sync, new, "few") as client, new.statements() as seen:
             for _ in range(3):

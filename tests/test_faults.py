@@ -398,9 +398,10 @@ class TestClient:
         sql = SELECT if params is None else "select %s -> 'a'"
         with types_locked(victim) as other:
             task = asyncio.ensure_future(conn.execute(sql, params))
-            waiting = "select count(*) from pg_catalog.pg_locks where not granted"
-            while other.execute(waiting).fetchone() == (0,):
-                await asyncio.sleep(0.01)
+            waiting = "select 1 from pg_catalog.pg_locks where not granted"
+            await asyncio.to_thread(
+                wait_until, lambda: other.execute(waiting).fetchone() is not None
+            )
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task

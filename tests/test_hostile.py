@@ -19,7 +19,6 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
 from django.db import (
     DataError,
-    Error,
     InternalError,
     OperationalError,
     ProgrammingError,
@@ -87,11 +86,41 @@ def declared():
 
 # Whatever of this is called says so. What is compared with these operators, or read
 # from these tables, is never found.
-EVIL = """
+CRY = """
 create schema evil;
 create function evil.cry(text) returns boolean language plpgsql as
-    'begin raise exception ''hijacked by %%'', $1; end';
-%s
+    'begin raise exception ''hijacked by %'', $1; end';
+"""
+FUNCTIONS = "\n".join(
+    f"create function evil.{name} returns {returns} language sql as"
+    f" 'select evil.cry(''{name}'')::text::{returns}';"
+    for name, returns in {
+        "current_setting(text)": "text",
+        "current_database()": "name",
+        "getdatabaseencoding()": "name",
+        "pg_postmaster_start_time()": "timestamptz",
+        "pg_backend_pid()": "int",
+        "convert_to(text, name)": "bytea",
+        "convert_from(bytea, name)": "text",
+        "encode(bytea, text)": "text",
+        "decode(text, text)": "bytea",
+        "format_type(oid, int)": "text",
+        "to_regtype(text)": "regtype",
+        "pg_type_is_visible(oid)": "boolean",
+        "pg_is_other_temp_schema(oid)": "boolean",
+        '"extract"(text, timestamptz)': "numeric",
+        "same(oid, oid)": "boolean",
+        "same(name, name)": "boolean",
+        "same(text, text)": "boolean",
+        'same("char", "char")': "boolean",
+        "same(numeric, numeric)": "boolean",
+        "times(numeric, numeric)": "numeric",
+        "more(int2, int4)": "boolean",
+    }.items()
+)
+EVIL = (
+    f"{CRY}{FUNCTIONS}"
+    + """
 create operator evil.= (leftarg = oid, rightarg = oid, procedure = evil.same);
 create operator evil.= (leftarg = name, rightarg = name, procedure = evil.same);
 create operator evil.= (leftarg = text, rightarg = text, procedure = evil.same);
@@ -131,32 +160,7 @@ create domain evil.oid as pg_catalog.int4 check (evil.cry('oid'));
 create domain evil.int4 as pg_catalog.text check (evil.cry('int4'));
 create domain evil.citext as pg_catalog.text;
 create table evil.hstore (id pg_catalog.int4);
-""" % "\n".join(
-    f"create function evil.{name} returns {returns} language sql as"
-    f" 'select evil.cry(''{name}'')::text::{returns}';"
-    for name, returns in {
-        "current_setting(text)": "text",
-        "current_database()": "name",
-        "getdatabaseencoding()": "name",
-        "pg_postmaster_start_time()": "timestamptz",
-        "pg_backend_pid()": "int",
-        "convert_to(text, name)": "bytea",
-        "convert_from(bytea, name)": "text",
-        "encode(bytea, text)": "text",
-        "decode(text, text)": "bytea",
-        "format_type(oid, int)": "text",
-        "to_regtype(text)": "regtype",
-        "pg_type_is_visible(oid)": "boolean",
-        "pg_is_other_temp_schema(oid)": "boolean",
-        '"extract"(text, timestamptz)': "numeric",
-        "same(oid, oid)": "boolean",
-        "same(name, name)": "boolean",
-        "same(text, text)": "boolean",
-        'same("char", "char")': "boolean",
-        "same(numeric, numeric)": "boolean",
-        "times(numeric, numeric)": "numeric",
-        "more(int2, int4)": "boolean",
-    }.items()
+"""
 )
 SHAPES = """
 create type public.pair as (mood public.mood, number int);
@@ -229,9 +233,7 @@ STATEMENTS = {
     "read by OID": lambda catalog, paths: _catalog.read_by_oid(
         QUESTION, [oid for row in catalog.types for oid in (row.oid, row.array_oid)]
     ),
-    "confirmation": lambda catalog, paths: confirm(
-        catalog, is_ascii=True, is_iso=True
-    ),
+    "confirmation": lambda catalog, paths: confirm(catalog, is_ascii=True, is_iso=True),
     "escaped": lambda catalog, paths: confirm(catalog, is_ascii=False, is_iso=False),
     "paths": lambda catalog, paths: _catalog.find_paths(QUESTION.names),
     "assertion": assert_,
@@ -280,7 +282,9 @@ def ask(hostile, green):
                 for row in range(found.ntuples)
             ]
 
-        catalog = _catalog.parse(result(_catalog.read_by_name(QUESTION)))
+        found = result(_catalog.read_by_name(QUESTION))
+        assert found.status == psycopg.pq.ExecStatus.TUPLES_OK, found.error_message
+        catalog = _catalog.parse(found)
         [oids] = answer(_catalog.find_paths(QUESTION.names))
         paths = dict(zip(QUESTION.names, (int(oid or 0) for oid in oids), strict=True))
         yield answer, lambda kind: STATEMENTS[kind](catalog, paths)

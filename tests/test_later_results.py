@@ -32,8 +32,15 @@ from .clients import (
     register_mood,
     register_size,
 )
-from .scenarios import HSTORE, MOOD, has_binary_hstore, own_database, trust
-from .test_collisions import create_at, find_oid
+from .scenarios import (
+    HSTORE,
+    MOOD,
+    create_at,
+    find_oid,
+    has_binary_hstore,
+    own_database,
+    trust,
+)
 
 TYPES = [HSTORE, MOOD, SIZE]
 TABLE = """
@@ -459,25 +466,27 @@ class TestServerSideCursors:
     @both
     def test_in_a_transaction_of_a_pooler(self, stale, client_class):
         one, two = stale
-        with PgBouncer(one, "shop") as bouncer:
-            with opened(client_class, bouncer) as client:
-                for server in (one, two, one):
-                    bouncer.switch(server)
-                    client.results("begin")
-                    cursor = client.connection.cursor("named")
-                    if isinstance(client, Async):
-                        client.run(cursor.execute(f"select {COLUMNS} from item"))
-                        assert client.run(cursor.fetchall()) == [ROW] * 2
-                        client.run(cursor.close())
-                    else:
-                        cursor.execute(f"select {COLUMNS} from item")
-                        assert cursor.fetchall() == [ROW] * 2
-                        cursor.close()
-                    client.results("commit")
+        with (
+            PgBouncer(one, "shop") as bouncer,
+            opened(client_class, bouncer) as client,
+        ):
+            for server in (one, two, one):
+                bouncer.switch(server)
+                client.results("begin")
+                cursor = client.connection.cursor("named")
+                if isinstance(client, Async):
+                    client.run(cursor.execute(f"select {COLUMNS} from item"))
+                    assert client.run(cursor.fetchall()) == [ROW] * 2
+                    client.run(cursor.close())
+                else:
+                    cursor.execute(f"select {COLUMNS} from item")
+                    assert cursor.fetchall() == [ROW] * 2
+                    cursor.close()
+                client.results("commit")
 
 
 def test_a_large_result_costs_no_look_at_each_row(green):
-    """A binary record tells its types in each row; no more is asked for them than once."""
+    """Each binary record tells its types; they are asked about once."""
     with own_database(green, "later", []):
         fill(green, "later", TYPES)
         with opened(Sync, green, "later") as client:

@@ -361,10 +361,10 @@ class TestSignals:
         assert ask_for(SELECT) == ROW
 
     def test_connection_created_by_somebody_else(self):
-        """With a wrapper that leads nowhere, or to another database."""
+        """Of another database, or with nothing but its settings."""
         for found in (
-            SimpleNamespace(alias="x", vendor="postgresql", connection=None),
             SimpleNamespace(alias="x", vendor="mysql", connection=object()),
+            SimpleNamespace(vendor="sqlite", settings_dict={"NAME": "shop"}),
         ):
             responses = connection_created.send_robust(
                 sender=type(found), connection=found
@@ -419,8 +419,9 @@ class TestANameThatIsMissing:
     @pytest.mark.parametrize(
         "before",
         [
-            "from psycopg._cursor_base import BaseCursor; del BaseCursor._start_copy_gen",
-            "from psycopg._cursor_base import BaseCursor as B; del B._maybe_prepare_gen",
+            "from psycopg._cursor_base import BaseCursor as B; del B._start_copy_gen",
+            "from psycopg._cursor_base import BaseCursor as B;"
+            " del B._maybe_prepare_gen",
             "from psycopg._server_cursor_base import ServerCursorMixin as S;"
             " del S._describe_gen",
             "from psycopg._pipeline_base import BasePipeline as P; del P._fetch_gen",

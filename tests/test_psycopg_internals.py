@@ -291,10 +291,10 @@ def test_what_is_used_of_a_connection(green, name):
 
 def test_what_is_read_of_a_connection_and_its_cursors(green):
     with psycopg.connect(green.conninfo("shop")) as conn:
-        assert conn._autocommit is False
-        assert conn._pipeline is None
+        private: Any = conn
+        assert (private._autocommit, private._pipeline) == (False, None)
         with conn.pipeline() as pipeline:
-            assert conn._pipeline is pipeline
+            assert private._pipeline is pipeline
             assert not pipeline.command_queue and not pipeline.result_queue
             assert pipeline.pgconn is conn.pgconn
         cursor = conn.cursor()

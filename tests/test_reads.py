@@ -12,7 +12,7 @@ from django.db import ProgrammingError, reset_queries, transaction
 from django.test.utils import CaptureQueriesContext, override_settings
 from psycopg.pq import TransactionStatus
 
-from django_pg_hot_async import forget, pool
+from django_pg_hot_async import forget
 from django_pg_hot_async._core.connection import state_of
 from django_pg_hot_async._django import connections as tracked_connections
 
@@ -152,7 +152,7 @@ def test_a_parameter_can_come_first(shop, reads):
 
 
 def test_builtin_types_cost_nothing(shop, reads):
-    """A statement that is met for the first time is asked along with, in one message."""
+    """Only a statement met for the first time has a question with it."""
     query = "select 1, 'x', now(), '{}'::jsonb, '{a}'::text[], 'a'::tsvector"
     with trust("transaction"):
         with reads(1):

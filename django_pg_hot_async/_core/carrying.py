@@ -35,6 +35,7 @@ from .pipelining import (
     send_extended,
     sending,
 )
+from .psycopg_internals import drop_prepared_statements
 from .runtime import runtime
 from .statements import CALL, CARRIES, can_be_bare, first_word, is_several, memo_key
 
@@ -138,9 +139,15 @@ def carry(
         first, *others = yield from in_pipeline(pgconn, sending(pgconn, question), send)
         answer = _catalog.checked(first[-1], cursor._encoding)
         results = first_failed(others)
+    is_refused = results[-1].status == FATAL_ERROR
+    if is_refused and prep is not Prepare.NO and _is_plan_gone(cursor, results[-1]):
+        # It was prepared with a type that was made anew, and nothing was executed.
+        drop_prepared_statements(connection)
+        yield from carry(cursor, pgq, execution, False, binary, how)
+        return
     if (
         execution.has_sent
-        and results[-1].status == FATAL_ERROR
+        and is_refused
         and (yield from _is_named_otherwise(cursor, execution, results[-1]))
     ):
         # Nothing was executed. By the names of the server that answers now:
@@ -169,6 +176,11 @@ def carry(
     if not loading.oids_in(results) and can_be_bare(pgq.query):
         state.alias.mark_bare(memo_key(cursor, execution, pgq))
     cursor._set_results(results)
+
+
+def _is_plan_gone(cursor: Any, result: PGresult) -> bool:
+    error = errors.error_from_result(result, encoding=cursor._encoding)
+    return isinstance(error, errors.FeatureNotSupported)
 
 
 def _is_named_otherwise(

@@ -48,8 +48,9 @@ NEWER = "40001"
 # send them. In UTF-8, with all but ASCII escaped, they always do. SQL_ASCII stores
 # bytes that nothing can convert.
 _BYTES = b"""\
-pg_catalog.convert_to(%s, CASE pg_catalog.getdatabaseencoding() \
-WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END)"""
+pg_catalog.convert_to(%s, CASE \
+WHEN pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.=) 'SQL_ASCII' \
+THEN 'SQL_ASCII' ELSE 'UTF8' END)"""
 _ASCII = b"pg_catalog.encode(%s, 'escape')" % _BYTES
 
 _READ = (
@@ -478,9 +479,11 @@ def assert_served_by(
             % (_ATTRIBUTES_OF % _list(catalog.relations), literal(catalog.attributes))
         )
     for name, oid in paths.items():
+        # IS NOT DISTINCT FROM would take an operator by the search_path.
+        is_there = b"OPERATOR(pg_catalog.=) '%d'::pg_catalog.oid" % oid
         conditions.append(
-            b"pg_catalog.to_regtype(%s)::pg_catalog.oid IS NOT DISTINCT FROM %s"
-            % (literal(quote_name(name)), b"%d" % oid if oid else b"NULL")
+            b"pg_catalog.to_regtype(%s)::pg_catalog.oid %s"
+            % (literal(quote_name(name)), is_there if oid else b"IS NULL")
         )
     return (
         b"%sSELECT CAST(CASE WHEN %s THEN '0' ELSE 'another server answers: nothing was"

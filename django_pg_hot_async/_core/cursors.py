@@ -251,6 +251,8 @@ def exec_command(original: Any) -> Any:
         if state is not None and self._pipeline:
             state.is_unsynced = True
         result: PGresult | None = yield from original(self, *args, **kwargs)
+        if state is not None and result is not None and result.command_status:
+            state.note_command(result.command_status)
         return result
 
     return command

@@ -68,6 +68,8 @@ def _init_connection_state(original: Any) -> Any:
         state: ConnectionState | None = getattr(self.connection, ATTRIBUTE, None)
         if state is None:
             if not connections.is_ours(self, self.connection):
+                # Django's receiver serves it: the signal may be spared no more.
+                connection_created.sender_receivers_cache.pop(type(self), None)
                 return
             state = connections.track(self.connection, self.alias)
         state.notes_checkouts = True

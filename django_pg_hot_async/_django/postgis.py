@@ -180,7 +180,8 @@ def _evidence(ops: Any) -> tuple[object, ...] | None:
         return (state.server, state.alias.generation)
     if state.level is Trust.CONNECTION:
         return (state, state.alias.generation)
-    snapshot = state.snapshot
+    pgconn = ops.connection.connection.pgconn
+    snapshot = None if state.is_between(pgconn) else state.snapshot
     return None if snapshot is None else (state, state.alias.generation, snapshot)
 
 

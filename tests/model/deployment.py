@@ -311,6 +311,7 @@ class Deployment(RuleBasedStateMachine):
         """What *use* may lead to."""
         link = self.link_of(client)
         self.promise.begin(link, is_idle=self.is_idle(client))
+        link.in_transaction = client.in_transaction
         expected = use(self.promise, link)
         expected.most += link.slack
         if link.slack and not link.has_rights:
@@ -390,6 +391,9 @@ class Deployment(RuleBasedStateMachine):
     def begin(self, client: Client) -> None:
         """Begin a transaction: where trust belongs to one, it ends."""
         client.do(client.begin)
+        if client.checks_next:
+            client.checks_next = False
+            self.reads(1)
         self.promise.begin(self.link_of(client), is_idle=True)
 
     def end(self, client: Client, *, commit: bool = True) -> None:

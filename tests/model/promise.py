@@ -72,6 +72,9 @@ class Link:
     has_answered: bool = False
     is_doubted: bool = False
     """Whether an error has shown that what it was last told may be wrong."""
+    in_transaction: bool = False
+    is_provisional: bool = False
+    """Whether it was read in a transaction, which may have been rolled back since."""
     is_mixed: bool = False
     """Whether it has met types that were made anew: which is sent has to be asked."""
     slack: int = 0
@@ -170,8 +173,8 @@ class Promise:
         """A statement is about to be sent; *is_idle*: no transaction is under way."""
         if link.stamp != self.alias(link.alias).stamp:
             link.held = None
-        if is_idle and self.is_by_transaction(link):
-            link.held = None
+        if is_idle and (link.is_provisional or self.is_by_transaction(link)):
+            link.held, link.is_provisional = None, False
 
     # What establishes it
 
@@ -199,8 +202,9 @@ class Promise:
         if not link.frozen:
             alias.known[link.identity] = now
         self._trust(link, now)
-        is_new = is_new or link.frozen is not None
-        return Expected(MOVED if is_new or anew else 1, refusals=frozenset(refusals))
+        is_new = is_new or anew or link.frozen is not None
+        link.is_provisional = is_new and link.in_transaction
+        return Expected(MOVED if is_new else 1, refusals=frozenset(refusals))
 
     def _trust(self, link: Link, known: Known) -> None:
         if link.last != known:
@@ -257,6 +261,7 @@ class Promise:
             refusals.add(SERIALIZATION_FAILURE)
         if not link.has_rights:
             refusals.add(INSUFFICIENT_PRIVILEGE)
+        link.is_provisional = link.is_provisional or link.in_transaction
         if not refusals:
             link.met |= {*unknown}
         names = {name.removesuffix("[]") for name in types} & {*self.tracked}

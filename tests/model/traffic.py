@@ -290,7 +290,12 @@ class Traffic(Deployment):
         is_own = self.is_own(client)
 
         def expected(promise: Promise, link: Link) -> Expected:
-            found = promise.parameters(link, place, types, by_name=by_name)
+            if how in COPIES:
+                found = promise.hold(link, place)
+                found.right = [name in link.held.oids for name in types]
+                found.missing = not all(found.right)
+            else:
+                found = promise.parameters(link, place, types, by_name=by_name)
             if how == "both":
                 found += promise.result(link, place, ["hstore"])
             if promise.is_by_transaction(link) and is_own:
