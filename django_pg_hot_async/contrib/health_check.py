@@ -36,9 +36,8 @@ class PostgreSQLServer(HealthCheck):  # type: ignore[misc]
     """Check what this process knows of the server behind an alias.
 
     *alias* is one of DATABASES, or the label of a pool. *expect* is the version that
-    its server has to be of, "18" or "18.6"; *max_unexplained* how many uses of OIDs that
-    could not be verified are fine since the process began. Without the two nothing but
-    the alias is checked.
+    its server has to be of, "18" or "18.6"; *max_unexplained* how many refused results
+    are fine since the process began. Without the two nothing but the alias is checked.
 
     It does not connect, so it is content with an alias that nothing has used yet; the
     library's own ``Database`` check, before it, uses one.
