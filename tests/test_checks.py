@@ -246,7 +246,7 @@ settings.configure(
         "django.contrib.postgres.signals register_type_handlers",
         "django_pg_hot_async.E005 This package stands aside, and Django works as"
         f" without it: {why}.",
-        f"{sorted(ANVIL['attrs'])} {ANVIL['tags']}",
+        f"{sorted(str(key) for key in ANVIL['attrs'])} {ANVIL['tags']}",
         "[] None",
         "default",
         "  server      its connections are not tracked: the system check"

@@ -21,9 +21,9 @@ from django.test.utils import modify_settings, override_settings
 from psycopg.types.json import JsonbDumper
 from psycopg.types.string import TextLoader
 
-from django_pg_hot_async._core.runtime import runtime
-from django_pg_hot_async._django import contrib_postgres, startup
 from django_pg_hot_async._core.connection import state_of
+from django_pg_hot_async._core.runtime import runtime
+from django_pg_hot_async._django import contrib_postgres
 
 from .scenarios import KINDS, READ, ask_for, connection, database, lead
 

@@ -32,7 +32,7 @@ from django_pg_hot_async.contrib.opentelemetry import instrument
 from django_pg_hot_async.contrib.prometheus import StatusCollector
 
 from .scenarios import read
-from .test_status import described, be_refused, lead_to, only, types_of
+from .test_status import be_refused, described, lead_to, only, types_of
 
 ROOT = Path(__file__).parent.parent
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import pickle
 import subprocess
@@ -15,6 +14,7 @@ from typing import Any
 import django
 import psycopg
 import pytest
+from asgiref.sync import async_to_sync
 from django.test.utils import override_settings
 from psycopg.pq import TransactionStatus
 from psycopg.types.enum import EnumInfo, register_enum
@@ -90,7 +90,7 @@ def test_configure_of_what_is_no_connection(what):
         pool.configure("mine")(what)
     assert str(caught.value) == message
     with pytest.raises(TypeError) as caught:
-        asyncio.run(pool.aconfigure("mine")(what))
+        async_to_sync(pool.aconfigure("mine"))(what)
     assert str(caught.value) == message
     assert runtime.aliases == {}
 

@@ -725,7 +725,7 @@ def test_spatial_version_without_a_connection_serves_for_a_second(
 
 def test_spatial_version_of_operations_whose_connection_has_no_alias(green, places):
     """As of a wrapper that a project, or a library, has made for itself."""
-    ask = SimpleNamespace(temporary_connection=connection.temporary_connection)
+    ask: Any = SimpleNamespace(temporary_connection=connection.temporary_connection)
     operations = PostGISOperations(ask)
     version = operations.spatial_version
     assert version == connection.ops.spatial_version > (3, 0)

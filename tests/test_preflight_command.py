@@ -18,8 +18,8 @@ import pytest
 from django.contrib.postgres import signals
 from django.core.management import call_command
 from django.db.backends.postgresql.base import DatabaseWrapper as PostgreSQLWrapper
-from django.db.backends.sqlite3.base import DatabaseWrapper as SQLite
 from django.db.backends.signals import connection_created
+from django.db.backends.sqlite3.base import DatabaseWrapper as SQLite
 
 from django_pg_hot_async._operator.preflight import types
 from django_pg_hot_async.testing import PgBouncer

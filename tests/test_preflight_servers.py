@@ -321,7 +321,11 @@ SETTINGS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "pool": (POOLED, {"health_checks"}),
     "pool-checked": ({**POOLED, "CONN_HEALTH_CHECKS": True}, set()),
     "pool-with-own-check": (
-        {"OPTIONS": {"pool": {"min_size": 0, "check": ConnectionPool.check_connection}}},
+        {
+            "OPTIONS": {
+                "pool": {"min_size": 0, "check": ConnectionPool.check_connection}
+            }
+        },
         set(),
     ),
     "persistent": ({"CONN_MAX_AGE": None}, {"health_checks"}),
@@ -374,8 +378,8 @@ def test_pooler(sides):
                 finding = found(sides.compare(), "warning")["trust"]
                 assert finding.object == "PG_HOT_ASYNC['TRUST']"
                 assert finding.sentence == (
-                    f"OIDs of default are trusted for a {level}, and a pooler answers at"
-                    f" 127.0.0.1:{bouncer.port}/{sides.dbname}: a pooler can move"
+                    f"OIDs of default are trusted for a {level}, and a pooler answers"
+                    f" at 127.0.0.1:{bouncer.port}/{sides.dbname}: a pooler can move"
                     " connections that are open"
                 )
                 assert finding.hint == (
