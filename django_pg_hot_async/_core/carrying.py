@@ -129,7 +129,7 @@ def carry(
         elif len(results) > 1:
             answer = results.pop()
     elif how == "assert":
-        results = yield from _assert(cursor, pgq, execution, fmt, prep, name)
+        results, prep = yield from _assert(cursor, pgq, execution, fmt, prep, name)
     elif how == "call":
         *others, last = yield from in_pipeline(pgconn, send, sending(pgconn, question))
         results = first_failed(others)
@@ -211,16 +211,17 @@ def _assert(
     fmt: pq.Format,
     prep: Prepare,
     name: bytes,
-) -> PQGen[list[PGresult]]:
+) -> PQGen[tuple[list[PGresult], Prepare]]:
     """Execute *pgq* only where the server has the OIDs that it is sent with.
 
     Where it has not, the server is asked, in a pipeline that no pooler can split, and
-    the statement is sent with what it answers.
+    the statement is sent with what it answers, unprepared. Return what it was, too.
     """
     snapshot, state, pgconn = execution.snapshot, execution.state, cursor._pgconn
     assert snapshot is not None
     if state.alias.is_unsteady():
-        return (yield from _ask_and_send(cursor, pgq, execution, fmt))
+        results = yield from _ask_and_send(cursor, pgq, execution, fmt)
+        return results, Prepare.NO
     paths = {
         tracked.name: row.oid if (row := snapshot.sent.get(tracked)) else 0
         for tracked in snapshot.ambiguous
@@ -233,12 +234,13 @@ def _assert(
     if answer[-1].status == TUPLES_OK:
         state.note_backend(int(answer[-1].get_value(0, 1) or 0), pgconn)
         yield from state.adopt(snapshot, cursor._conn)
-        return first_failed(others)
+        return first_failed(others), prep
     error = errors.error_from_result(answer[-1], encoding=cursor._encoding)
     if error.sqlstate != _MOVED:
         raise error
     state.alias.note_move()
-    return (yield from _ask_and_send(cursor, pgq, execution, fmt))
+    results = yield from _ask_and_send(cursor, pgq, execution, fmt)
+    return results, Prepare.NO
 
 
 def _ask_and_send(

@@ -106,18 +106,14 @@ def stream_send_gen(original: Any) -> Any:
             yield from original(self, query, params, binary=binary, size=size)
             return
         execution = begin_execution(self, state, query)
-        is_own = is_autocommit(self._conn) and state.level is Trust.TRANSACTION
-        if not is_own:
-            if execution.snapshot is None:
-                yield from verify_now(self, execution)
-            yield from find_paths(self, execution, params)
-            yield from _describe_ahead(self, execution, query, params)
-            yield from original(self, query, params, binary=binary, size=size)
-            return
-        # As psycopg's own, in a pipeline that `_stream_fetchone_gen` ends.
+        # As psycopg's own, but in a pipeline, which `_stream_fetchone_gen` ends: no
+        # pooler splits it. Outside of one, libpq would go on giving single rows to the
+        # next pipeline (17 and 18).
+        yield from self._conn._start_query()
         self._pgconn.enter_pipeline_mode()
         try:
-            execution.snapshot = yield from state.verify(self._conn)
+            if execution.snapshot is None:
+                execution.snapshot = yield from state.verify(self._conn)
             yield from find_paths(self, execution, params)
             yield from _describe_ahead(self, execution, query, params)
             fmt = self.format if binary is None else pq.Format(int(bool(binary)))
