@@ -293,9 +293,9 @@ class Traffic(Deployment):
         def expected(promise: Promise, link: Link) -> Expected:
             if how in COPIES:
                 found = promise.hold(link, place)
-                if "copylate" in NO: found.right=[False]; found.missing=True; return found
                 found.right = [name in link.held.oids for name in types]
                 found.missing = not all(found.right)
+                if "copylate" in NO: found.right=[False]*2; found.missing=True
             else:
                 found = promise.parameters(link, place, types, by_name=by_name)
             if how == "both":
