@@ -218,7 +218,7 @@ def _resolve(
             found = resolver.default or found
         if getattr(found, "upgrade", None) is Dumper.upgrade:
             return found(key, context)
-        return _ByValue(found(key, context), key, context, snapshot)
+        return _ByValue(found(key, context), key, context, state, snapshot)
     surrogate = SurrogateType.by_number(found.oid)
     if surrogate is None:
         return resolver.default_for(key)(key, context)
@@ -231,13 +231,7 @@ def _resolve(
             return _with_oid(
                 found(key, context), INVALID_OID, snapshot, surrogate, context
             )
-        execution = _execution(context)
-        if execution is not None and execution.is_adapting:
-            # It may have been created since. Where psycopg has a dumper of its own,
-            # asking now and then is enough; else the statement would fail anyway.
-            is_due = state.misses(key) or not has_default(context.adapters, key)
-            if is_due and execution.reads == state.reads:
-                raise Unverified(is_missing=True)
+        _ask_again(key, context, state)
         return resolver.default_for(key)(key, context)
     if not oid and found.format is pq.Format.BINARY:
         # The server infers the type, and of what is in it too; binary would name that.
@@ -246,17 +240,38 @@ def _resolve(
     return _with_oid(found(key, context), oid, snapshot, surrogate, context)
 
 
+def _ask_again(key: type, context: AdaptContext, state: ConnectionState) -> None:
+    """Raise `Unverified` where a type that the server lacked is due to be asked for.
+
+    It may have been created since. Where psycopg has a dumper of its own, asking now and
+    then is enough; else the statement would fail anyway.
+    """
+    execution = _execution(context)
+    if execution is not None and execution.is_adapting:
+        is_due = state.misses(key) or not has_default(context.adapters, key)
+        if is_due and execution.reads == state.reads:
+            raise Unverified(is_missing=True)
+
+
 class _ByValue(Dumper):
     """Asks psycopg's dumper which type a value is of, where the Python type leaves
     that open; gives the answer the OID that the server at hand has."""
 
     def __init__(
-        self, dumper: abc.Dumper, key: type, context: AdaptContext, snapshot: Snapshot
+        self,
+        dumper: abc.Dumper,
+        key: type,
+        context: AdaptContext,
+        state: ConnectionState,
+        snapshot: Snapshot,
     ) -> None:
         super().__init__(key, context)
         self.format = dumper.format
         self.oid = dumper.oid
+        self._key = key
+        self._context = context
         self._dumper = dumper
+        self._state = state
         self._snapshot = snapshot
 
     def get_key(self, obj: Any, format: PyFormat) -> DumperKey:
@@ -265,8 +280,11 @@ class _ByValue(Dumper):
     def upgrade(self, obj: Any, format: PyFormat) -> Dumper:
         dumper = self._dumper.upgrade(obj, format)
         if dumper.oid >= SURROGATES:
+            oid = self._snapshot.oid_of(dumper.oid)
+            if oid is None:
+                _ask_again(self._key, self._context, self._state)
             # Where the server lacks the type, its own error says so.
-            dumper.oid = self._snapshot.oid_of(dumper.oid) or INVALID_OID
+            dumper.oid = oid or INVALID_OID
         return dumper  # type: ignore[return-value]
 
     def dump(self, obj: Any) -> Buffer | None:

@@ -209,6 +209,10 @@ def start_copy_gen(original: Any) -> Any:
         is_own = is_autocommit(self._conn) and state.level is Trust.TRANSACTION
         for _ in range(ATTEMPTS):
             snapshot = execution.snapshot
+            if snapshot is not None and not snapshot.is_complete():
+                # Nobody knows yet which types it is about. One may be new.
+                state.distrust(read=True)
+                snapshot = None
             if snapshot is None:
                 yield from verify_now(self, execution)
                 snapshot = execution.snapshot
