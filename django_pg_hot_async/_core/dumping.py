@@ -243,8 +243,8 @@ def _resolve(
 def _ask_again(key: type, context: AdaptContext, state: ConnectionState) -> None:
     """Raise `Unverified` where a type that the server lacked is due to be asked for.
 
-    It may have been created since. Where psycopg has a dumper of its own, asking now and
-    then is enough; else the statement would fail anyway.
+    It may have been created since. Where psycopg has a dumper of its own, asking now
+    and then is enough; else the statement would fail anyway.
     """
     execution = _execution(context)
     if execution is not None and execution.is_adapting:

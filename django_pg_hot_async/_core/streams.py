@@ -209,7 +209,8 @@ def start_copy_gen(original: Any) -> Any:
         is_own = is_autocommit(self._conn) and state.level is Trust.TRANSACTION
         for _ in range(ATTEMPTS):
             snapshot = execution.snapshot
-            if snapshot is not None and not snapshot.is_complete():
+            known = snapshot or state.presumed()
+            if known is not None and not known.is_complete():
                 # Nobody knows yet which types it is about. One may be new.
                 state.distrust(read=True)
                 snapshot = None

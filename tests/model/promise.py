@@ -190,6 +190,10 @@ class Promise:
             return Expected()
         layout = link.frozen.without_dropped(place.layout) if link.frozen else None
         now = Known(place, self.seen(layout or place.layout))
+        if known and known.is_trusted and known.place is place and not anew:
+            if known.layout.types and known.layout.is_part_of(now.layout):
+                # A confirmation does not tell what was created since.
+                now = known
         is_new = known != now or not known.is_trusted or link.last != now
         refusals: set[str] = set()
         if not link.has_rights and (is_new or anew):

@@ -148,7 +148,8 @@ class Layout:
 
     def is_part_of(self, other: Layout) -> bool:
         """Whether *other* has all that this one has."""
-        return self.version == other.version and {*self.types} <= {*other.types}
+        is_same = (self.version, self.tracked) == (other.version, other.tracked)
+        return is_same and {*self.types} <= {*other.types}
 
     def without_dropped(self, now: Layout) -> Layout:
         """Leave out what is not there *now*."""
