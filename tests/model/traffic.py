@@ -291,13 +291,9 @@ class Traffic(Deployment):
         is_own = self.is_own(client)
 
         def expected(promise: Promise, link: Link) -> Expected:
-            if how in COPIES:
-                found = promise.hold(link, place)
-                found.right = [name in link.held.oids for name in types]
-                found.missing = not all(found.right)
-                if "copylate" in NO: found.right=[False]*2; found.missing=True
-            else:
-                found = promise.parameters(link, place, types, by_name=by_name)
+            found = promise.parameters(
+                link, place, types, by_name=by_name or how in COPIES
+            )
             if how == "both":
                 found += promise.result(link, place, ["hstore"])
             if promise.is_by_transaction(link) and is_own:
