@@ -35,10 +35,10 @@ class _Robust(Signal):
 #:
 #: When it is sent: once in a process for each server that the alias had not reached
 #: before, and for each new set of types. A type is new if its OID, a label or an
-#: attribute differs; a label shows once a value has it. It is sent again when the alias returns to a server that it last
-#: reached more than ten seconds ago; a shorter interval says nothing, since connections
-#: may reach two servers by turns. It is not sent for each connection, nor for the first
-#: server of an alias.
+#: attribute differs; a label shows once a value has it. It is sent again when the alias
+#: returns to a server that it last reached more than ten seconds ago; a shorter interval
+#: says nothing, since connections may reach two servers by turns. It is not sent for
+#: each connection, nor for the first server of an alias.
 #:
 #: The sender is None. Take the arguments that you use, and ``**kwargs``. An exception
 #: in a receiver is logged to "django.dispatch", and the query goes on.
