@@ -36,7 +36,7 @@ class _Robust(Signal):
 #: When it is sent: once in a process for each server that the alias had not reached
 #: before, and for each new set of types. A type is new if its OID, a label or an
 #: attribute differs; a label shows once a value has it. It is sent again when the alias
-#: returns to a server that it last reached more than ten seconds ago; a shorter interval
+#: returns to a server that it last reached more than ten seconds ago; a shorter time
 #: says nothing, since connections may reach two servers by turns. It is not sent for
 #: each connection, nor for the first server of an alias.
 #:

@@ -263,6 +263,7 @@ class Deployment(RuleBasedStateMachine):
         """
         expected = self.expect(client, use)
         link = self.link_of(client)
+        if "debug" in NO: note(f"{client} {link} {expected} NOW {self.place(client).layout}")  # TEMP
         status = client.connection.pgconn.transaction_status
         error: BaseException | None = None
         value: Any = None
@@ -316,6 +317,9 @@ class Deployment(RuleBasedStateMachine):
         link.in_transaction = client.in_transaction
         expected = use(self.promise, link)
         expected.most += link.slack
+        if link.frozen is not None:
+            # What others find meanwhile does not count for it.
+            expected.most += MOVED
         if link.slack and not link.has_rights:
             expected.refusals |= {INSUFFICIENT_PRIVILEGE}
         link.slack, link.next_slack = link.next_slack, 0

@@ -299,8 +299,6 @@ class Promise:
                     expected += self.hold(link, place, anew=True)
                 else:
                     expected.most += MOVED
-                import os  # TEMP
-                if word == "shift" and "rangelate" in os.environ.get("MODEL_NO",""): right=False  # TEMP
                 link.missed[word] = monotonic()
                 right = right and link.frozen is None
             elif not by_name:

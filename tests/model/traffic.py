@@ -274,6 +274,7 @@ class Traffic(Deployment):
         place = self.place(client)
         if not self.has_moods or not self.has_rows(client):
             kind = kind.replace("mood", "hstore").replace("shift", "hstore")
+        if "rangelate" in NO: kind=kind.replace("shift","mood")  # TEMP
         how = self.able(client, how)
         if not self.has_rows(client) and cursor is None:
             how = self.able(client, "cursor")
