@@ -83,6 +83,11 @@ def execute_gen(original: Any) -> Any:
             self._last_query = None
             yield from verify_now(self, execution)
             yield from original(self, query, params, prepare=prepare, binary=binary)
+        except psycopg.Error as error:
+            if error.sqlstate:
+                # What a PREPARE is refused with passes by no other way.
+                evidence.notice(self._conn, error)
+            raise
         if execution.pending and not self._conn._pipeline:
             yield from settle(self, execution)
 
@@ -274,8 +279,13 @@ def pipeline_fetch_gen(original: Any) -> Any:
     """Wrap ``BasePipeline._fetch_gen()``: ask about results once all have arrived."""
 
     def fetch(self: Any, *, flush: bool) -> PQGen[None]:
-        yield from original(self, flush=flush)
         state = tracked_state(self._conn)
+        try:
+            yield from original(self, flush=flush)
+        except psycopg.Error as error:
+            if state is not None and error.sqlstate:
+                evidence.notice(self._conn, error)
+            raise
         if state is None or not state.waiting or self.result_queue:
             return
         cursors, state.waiting = state.waiting, []

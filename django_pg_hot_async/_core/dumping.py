@@ -285,6 +285,8 @@ class _ByValue(Dumper):
                 _ask_again(self._key, self._context, self._state)
             # Where the server lacks the type, its own error says so.
             dumper.oid = oid or INVALID_OID
+        elif not dumper.oid and self._snapshot.lacks_any_for(self._key):
+            _ask_again(self._key, self._context, self._state)
         return dumper  # type: ignore[return-value]
 
     def dump(self, obj: Any) -> Buffer | None:

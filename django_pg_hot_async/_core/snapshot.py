@@ -283,6 +283,15 @@ class Snapshot:
                 return True
         return False
 
+    def lacks_any_for(self, python_type: type) -> bool:
+        """Whether the server lacks a type that is found by values of *python_type*."""
+        there = {one.tracked for one in self.rows.values()}
+        return any(
+            tracked not in there and issubclass(python_type, tracked.python_types)
+            for tracked in self.registry.types
+            if tracked.python_types
+        )
+
     def surrogates_of(self, tracked: TrackedType) -> list[SurrogateType]:
         """Return the surrogates of *tracked* on this server, one for each shape."""
         found = [one for one in self.rows.values() if one.tracked is tracked]
