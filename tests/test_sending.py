@@ -299,7 +299,7 @@ class TestTenants:
             for statement in schemas("two"):
                 server.execute(statement, dbname=name)
             client.results("set search_path = two")
-            # Nothing shows that there is another type of the name now; the refusal does.
+            # Nothing shows another type of that name now; the refusal does.
             with pytest.raises(errors.DatatypeMismatch, match=r"is of type one\.mood"):
                 client.row(INSERT, VALUES)
             for tenant in ("two", "one", "two"):

@@ -260,7 +260,8 @@ def read_record(client: Client, how: str, select: Select) -> Any:
 def read_several(client: Client, how: str, select: Select) -> Any:
     """Several statements at once: the rows of each are for nextset()."""
     cursor = make_cursor(client, "server")
-    client.call(cursor.execute, f"select 'x'; {select.sql}; {select.sql}")
+    sql = f"select 'x'; {select.sql}; {select.sql}"
+    client.call(cursor.execute, sql, prepare=False)
     assert client.call(cursor.fetchall) == [("x",)]
     found = []
     while cursor.nextset():

@@ -52,8 +52,6 @@ DOORS = ("front", "back")
 OFF = "off"
 """The alias that the settings leave to Django."""
 
-import os  # TEMP
-NO = os.environ.get('MODEL_NO', '').split(',')  # TEMP
 MOST = {"fork": 1, "recreate": 2, "rebuild": 1}
 """How often in a deployment; they take longer than all else."""
 
@@ -139,7 +137,7 @@ class Deployment(RuleBasedStateMachine):
         level = self.levels[LEVELS.index(level) % len(self.levels)]
         pooler = pooler and level not in STRAIGHT
         self.promise = Promise(level, pooler=pooler)
-        self.threshold = None if pooler or 'threshold' in NO else threshold
+        self.threshold = None if pooler else threshold
         self.by_name = by_name
         self.links: dict[int, tuple[Any, Link]] = {}
         self.streamed: set[int] = set()
@@ -263,7 +261,6 @@ class Deployment(RuleBasedStateMachine):
         """
         expected = self.expect(client, use)
         link = self.link_of(client)
-        if "debug" in NO: note(f"{client} {link} {expected} NOW {self.place(client).layout}")  # TEMP
         status = client.connection.pgconn.transaction_status
         error: BaseException | None = None
         value: Any = None
@@ -273,6 +270,9 @@ class Deployment(RuleBasedStateMachine):
             error = caught
         found = sum(map(is_read, statements := self.world.statements.new()))
         counts["reads"] += found
+        if any("json_build_object" in statement for statement in statements):
+            # What it has found may be news to others, which ask once more then.
+            self.unsettle(client.alias, besides=link)
         assert found <= expected.most, (
             f"{client}: {found} reads, {error!r}, where {expected.most} were expected"
             f" at most: {statements}"
@@ -335,6 +335,14 @@ class Deployment(RuleBasedStateMachine):
         self.reads(int(client.checks_next))
         client.checks_next = client.checks_next and how != "cursor"
         return cursor
+
+    def unsettle(
+        self, alias: str | None = None, *, besides: Link | None = None
+    ) -> None:
+        """Something has happened: each connection may ask once more."""
+        for _, link in self.links.values():
+            if alias in (None, link.alias) and link is not besides:
+                link.slack = MOVED
 
     def is_idle(self, client: Client) -> bool:
         """Whether the next statement begins a transaction, or is one."""

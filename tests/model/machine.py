@@ -72,9 +72,11 @@ class Search(Traffic, Operations):
         place = self.place(client)
         self.end_locks(place)
         self.world.recreate(place, order)
+        self.unsettle()
         self._read(client, how, columns)
         self.end_locks(place)
         self.world.complete(place)
+        self.unsettle()
         self.end(client)
         client.let_go()
         client.do(client.close)
@@ -102,6 +104,7 @@ class Search(Traffic, Operations):
         self.begin(client)
         self._freeze(client)
         self.world.recreate(place, order)
+        self.unsettle()
         for _ in range(2):
             self._read(self.use(name), how, columns)
             self._send(self.use(name), how, kind)
@@ -136,9 +139,11 @@ class Search(Traffic, Operations):
         self.end(client)
         self.end_locks(place)
         self.world.recreate(place, order)
+        self.unsettle()
         self.begin(client)
         self._freeze(client)
         self.world.complete(place)
+        self.unsettle()
         for one in (other, name, other):
             self._read(self.use(one), how, [*{*columns, "attrs", "tags"}])
 

@@ -93,6 +93,7 @@ class Operations(Deployment):
         there = self.near(place)
         self.end_locks(there)
         self.world.recreate(there, order)
+        self.unsettle()
         counts["types created anew"] += 1
         self.reads(0)
 
@@ -103,6 +104,7 @@ class Operations(Deployment):
         if there.layout.types and not there.layout.is_whole:
             self.end_locks(there)
             self.world.complete(there)
+            self.unsettle()
             counts["types created late"] += 1
             self.reads(0)
 
@@ -119,6 +121,7 @@ class Operations(Deployment):
                     self.leave(door)
                     stack.enter_context(door.bouncer.paused())
             self.world.rebuild(there, template)
+            self.unsettle()
         if not self.doors[0].is_pooler:
             self.meet_the_end(here)
         counts["databases created anew"] += 1
@@ -130,6 +133,7 @@ class Operations(Deployment):
         there = self.near(place)
         if "mood" in there.layout.oids:
             self.world.add_label(there)
+            self.unsettle()
             counts["labels added"] += 1
             self.reads(0)
 

@@ -69,6 +69,8 @@ class Link:
     """OIDs that it has asked about."""
     missed: dict[str, float] = field(default_factory=dict)
     """When a value of a type that the server lacked was last sent."""
+    sent: set[str] = field(default_factory=set)
+    """Types of which it has sent a value."""
     has_answered: bool = False
     is_doubted: bool = False
     """Whether an error has shown that what it was last told may be wrong."""
@@ -190,19 +192,24 @@ class Promise:
             return Expected()
         layout = link.frozen.without_dropped(place.layout) if link.frozen else None
         now = Known(place, self.seen(layout or place.layout))
-        if known and known.is_trusted and known.place is place and not anew:
-            if known.layout.types and known.layout.is_part_of(now.layout):
-                # A confirmation does not tell what was created since.
-                now = known
+        is_asked = known and known.is_trusted and known.place is place and not anew
+        if known and is_asked and known.layout.types:
+            # A confirmation does not tell what was created since.
+            now = known if known.layout.is_part_of(now.layout) else now
         is_new = known != now or not known.is_trusted or link.last != now
         refusals: set[str] = set()
         if not link.has_rights and (is_new or anew):
             refusals.add(INSUFFICIENT_PRIVILEGE)
-        if known is not None and known.layout != now.layout and not self.pooler:
-            if known.layout.tracked == now.layout.tracked and not link.frozen:
-                self.withdraw(link.alias)
-                for one in alias.known.values():
-                    one.is_trusted = one is not known
+        is_other = known is not None and known.layout != now.layout
+        if (
+            known is not None
+            and is_other
+            and not (self.pooler or link.frozen)
+            and known.layout.tracked == now.layout.tracked
+        ):
+            self.withdraw(link.alias)
+            for one in alias.known.values():
+                one.is_trusted = one is not known
         if not link.frozen:
             alias.known[link.identity] = now
         self._trust(link, now)
@@ -259,9 +266,7 @@ class Promise:
     ) -> Expected:
         """OIDs turn up that nobody has told the connection of."""
         refusals = set()
-        if link.frozen is not None and {*link.frozen.oids.values()}.isdisjoint(unknown):
-            refusals.add(SERIALIZATION_FAILURE)
-        elif link.frozen is not None and unknown - {*link.frozen.oids.values()}:
+        if link.frozen is not None and {*unknown} - {*link.frozen.oids.values()}:
             refusals.add(SERIALIZATION_FAILURE)
         if not link.has_rights:
             refusals.add(INSUFFICIENT_PRIVILEGE)
@@ -305,6 +310,10 @@ class Promise:
                 right = held.oids[name] == now.oids.get(name)
             if link.is_mixed:
                 expected.most += 1
+            if word not in link.sent:
+                # What others were told of the server may not have had it.
+                expected.most += MOVED
+                link.sent.add(word)
             expected += Expected(0, [right], is_missing)
         return expected
 

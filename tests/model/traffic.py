@@ -44,7 +44,7 @@ from .cursors import (
     read_by_cursor,
     send_by_cursor,
 )
-from .deployment import NO, ERRORS, INERROR, Deployment, cause, clients, counts
+from .deployment import ERRORS, INERROR, Deployment, cause, clients, counts
 from .processes import fork, in_a_thread, in_the_child
 from .promise import MOVED, Expected, Link, Promise, is_evidence
 
@@ -90,21 +90,30 @@ class Traffic(Deployment):
                 found = promise.plain(link, place, select.sql, is_own=is_own)
                 found.most += by_name and is_own
                 return found
-            found = promise.result(link, place, select.types)
+            if how in COPIES:
+                # It tells no OIDs; the types are told by their names.
+                names = [name for name in select.types if name in promise.loaded]
+                found = promise.parameters(link, place, names, by_name=True)
+                held, now, known = link.held, place.layout, iter(found.right)
+                assert held is not None
+                # In binary, the elements of an array have OIDs.
+                found.right = [
+                    name not in promise.loaded
+                    or (
+                        next(known)
+                        and (how == "copy" or held.oids[name] == now.oids[name])
+                    )
+                    for name in select.types
+                ]
+                found.most += self.copying(promise, link)
+            else:
+                found = promise.result(link, place, select.types)
             if how in AHEAD or how in IN_PARTS:
                 found = promise.hold(link, place) + found
             if promise.is_by_transaction(link) and how in (*COPIES, "several"):
                 # It is asserted along with the COPY, and a string of statements may
                 # have a transaction of its own.
                 found.most += 1
-            if how in COPIES and self.has_moods:
-                # Which of several it may be is asked of every COPY.
-                found.most += 1
-            if how in COPIES:
-                found.right = [
-                    right and name not in promise.loaded or name in link.held.oids
-                    for right, name in zip(found.right, select.types, strict=True)
-                ]
             return found
 
         if how in BINARY and not all(self.foresee(client, expected).right):
@@ -122,6 +131,16 @@ class Traffic(Deployment):
         self.let_go_of_the_server(client, how)
         counts["results"] += 1
         self.compare_row(value, select, right, binary=how in BINARY)
+
+    def copying(self, promise: Promise, link: Link) -> int:
+        """What it may cost that a COPY does not tell beforehand which types it needs.
+
+        Which of several of one name it may be is asked then, and what is missing.
+        """
+        held = link.held
+        assert held is not None
+        is_whole = len(held.types) == len(promise.tracked)
+        return (0 if is_whole else MOVED) + self.has_moods
 
     def _plain(self, client: Client) -> None:
         place, is_own = self.place(client), self.is_own(client)
@@ -141,7 +160,6 @@ class Traffic(Deployment):
 
     def able(self, client: Client, how: str) -> str:
         """Return *how* to query, or another way where *client* cannot do it so."""
-        if how in NO: how = "server"  # TEMP
         if how in (*DJANGO_READS, *DJANGO_SENDS) and how not in client.ways:
             return "cursor" if "cursor" in client.ways else "server"
         if how in IN_PARTS and client.door.is_pooler and not client.in_transaction:
@@ -219,7 +237,7 @@ class Traffic(Deployment):
             self._again(*kept[which % len(kept)])
 
     def _again(self, client: Client, which: int) -> None:
-        how, cursor, select = client.kept[which]
+        _, cursor, select = client.kept[which]
         self.touch(client)
         place, is_own = self.place(client), self.is_own(client)
 
@@ -274,7 +292,6 @@ class Traffic(Deployment):
         place = self.place(client)
         if not self.has_moods or not self.has_rows(client):
             kind = kind.replace("mood", "hstore").replace("shift", "hstore")
-        if "rangelate" in NO: kind=kind.replace("shift","mood")  # TEMP
         how = self.able(client, how)
         if not self.has_rows(client) and cursor is None:
             how = self.able(client, "cursor")
@@ -301,8 +318,8 @@ class Traffic(Deployment):
                 # What is asked beforehand is asserted along with the statement; others
                 # say what has arrived.
                 found.most += 1 if how in KEPT or how == "both" else 4
-            if how in (*COPIES, "executemany") and self.has_moods:
-                found.most += 1
+            if how in (*COPIES, "executemany"):
+                found.most += self.copying(promise, link)
             return found
 
         value, right = self.attempt(
