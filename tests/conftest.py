@@ -30,6 +30,8 @@ __all__ = ["shops"]
 
 BLUE = int(os.environ.get("BLUE", "15"))
 GREEN = int(os.environ.get("GREEN", "18"))
+# An ANALYZE uses up OIDs, and tests aim at some.
+CONFIG: dict[str, str | int] = {"max_connections": 300, "autovacuum": "off"}
 
 
 def pytest_report_header() -> str:
@@ -69,14 +71,14 @@ def _database_access(django_db_blocker: Any) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def blue() -> Iterator[PostgreSQL]:
-    with PostgreSQL(BLUE, config={"max_connections": 300}) as server:
+    with PostgreSQL(BLUE, config=CONFIG) as server:
         create_shop(server, "shop", ORDERS["blue"])
         yield server
 
 
 @pytest.fixture(scope="session")
 def green() -> Iterator[PostgreSQL]:
-    with PostgreSQL(GREEN, config={"max_connections": 300}) as server:
+    with PostgreSQL(GREEN, config=CONFIG) as server:
         create_shop(server, "shop", ORDERS["green"])
         yield server
 
@@ -84,7 +86,7 @@ def green() -> Iterator[PostgreSQL]:
 @pytest.fixture(scope="session")
 def twin() -> Iterator[PostgreSQL]:
     """Same version as green, other OIDs."""
-    with PostgreSQL(GREEN, config={"max_connections": 300}) as server:
+    with PostgreSQL(GREEN, config=CONFIG) as server:
         create_shop(server, "shop", ORDERS["twin"])
         yield server
 

@@ -76,14 +76,7 @@ def shops(blue: PostgreSQL, green: PostgreSQL, service: ServiceFile) -> Iterator
     """The catalogue on both, with the same rows; what is hstore's OID on the one is
     that of ``citext[]`` on the other.
     """
-    for server in (blue, green):
-        server.create_database(DBNAME)
-    # An OID can only be met by a counter that is still below it.
-    counter = shop.use_oids(green, DBNAME)
-    shop.use_oids(blue, DBNAME, counter + 5000 - shop.use_oids(blue, DBNAME))
-    fill(blue)
-    [[oid]] = blue.execute("select 'hstore'::regtype::oid::int8", dbname=DBNAME)
-    shop.make_citext_at(green, DBNAME, oid)
+    shop.aim(blue, green, DBNAME, fill)
     fill(green)
     # The hash as well: the admin's sessions depend on it.
     query = "select password from auth_user"
@@ -93,8 +86,8 @@ def shops(blue: PostgreSQL, green: PostgreSQL, service: ServiceFile) -> Iterator
         dbname=DBNAME,
     )
     types = [shop.find_types(server, DBNAME) for server in (blue, green)]
-    assert types[0]["hstore"] == types[1]["citext[]"]
-    assert len(types[0]) == 5 and not types[0].items() & types[1].items()
+    assert types[0]["hstore"] == types[1]["citext[]"], types
+    assert len(types[0]) == 5 and not types[0].items() & types[1].items(), types
     shops = Shops(blue, green, service)
     shops.lead_to(blue)
     yield shops

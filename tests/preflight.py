@@ -15,9 +15,12 @@ from django_pg_hot_async._operator.preflight.columns import model_tables
 from django_pg_hot_async._operator.preflight.facts import Facts, Finding, Wanted
 from django_pg_hot_async._operator.preflight.reading import read_side
 from django_pg_hot_async._operator.preflight.report import Report, compare, wanted_types
-from django_pg_hot_async.testing import PostgreSQL
+from django_pg_hot_async.testing import PostgreSQL, scatter_oids
 
 from .scenarios import connections, lead
+
+APART = 1000
+"""How far two servers' counters of OIDs are apart at least, when a test begins."""
 
 
 @dataclass
@@ -77,6 +80,10 @@ def upgrade(one: PostgreSQL, other: PostgreSQL, dbname: str) -> Any:
     Whichever way round the tests are run: an older server is a finding of its own.
     """
     blue, green = sorted((one, other), key=lambda server: server.major)
+    # The counters go their own ways, and are not to meet here.
+    distance = scatter_oids(green, n=1) - scatter_oids(blue, n=1)
+    if abs(distance) < APART:
+        scatter_oids(green, n=2 * APART)
     return two_databases(blue, green, dbname)
 
 

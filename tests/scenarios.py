@@ -100,7 +100,7 @@ def create_at(
     now = scatter_oids(server, dbname, 1)
     scatter_oids(server, dbname, oid - distance - now)
     server.execute(statement, dbname=dbname)
-    assert find_oid(server, name, dbname) == oid
+    assert find_oid(server, name, dbname) == oid, (name, before, distance, now)
 
 
 def drop_types(server: PostgreSQL, dbname: str) -> None:
