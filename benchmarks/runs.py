@@ -8,7 +8,7 @@ import random
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,10 +66,10 @@ class Worker:
 
     @classmethod
     @contextlib.contextmanager
-    def start(cls, job: dict[str, Any]) -> Iterator[Worker]:
-        """Start one; it gets ready by itself."""
+    def start(cls, job: dict[str, Any], prefix: Sequence[str] = ()) -> Iterator[Worker]:
+        """Start one, by the command *prefix*; it gets ready by itself."""
         with subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker"],
+            [*prefix, sys.executable, "-m", "benchmarks.worker"],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -84,6 +84,10 @@ class Worker:
                 assert process.stdin is not None
                 with contextlib.suppress(BrokenPipeError):
                     process.stdin.close()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def run(self, times: int) -> Metrics:
         """Have it do what it does so many times; wait for what that took."""
@@ -125,7 +129,9 @@ def run(measure: Measure, servers: Servers, plan: Plan) -> list[Figure]:
     return [figure(row, measure, by_process) for row in measure.rows]
 
 
-def start(measure: Measure, variant: Variant, servers: Servers) -> Any:
+def start(
+    measure: Measure, variant: Variant, servers: Servers, prefix: Sequence[str] = ()
+) -> Any:
     return Worker.start(
         {
             "workload": measure.workload,
@@ -133,7 +139,8 @@ def start(measure: Measure, variant: Variant, servers: Servers) -> Any:
             "databases": servers.databases(variant, measure.needs),
             "options": dict(variant.options),
             "trust": variant.trust,
-        }
+        },
+        prefix,
     )
 
 

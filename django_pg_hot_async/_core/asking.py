@@ -19,7 +19,7 @@ from .connection import (
     Execution,
 )
 from .pipelining import OFF, ON
-from .psycopg_internals import has_prepared_statements
+from .psycopg_internals import has_prepared_statements, unknown_loader
 from .runtime import nothing_known, runtime
 from .statements import CARRIES, first_word, memo_key, text_of
 from .trust import Trust
@@ -43,22 +43,17 @@ def begin_execution(
 ) -> Execution:
     """Begin an execution of *cursor*."""
     adapters = cursor._adapters
-    before: Execution | None = adapters.__dict__.get(ATTRIBUTE)
-    execution = Execution(state, query, params)
-    execution.snapshot = state.begin(cursor._pgconn)
-    execution.is_decided = execution.snapshot is not None
-    execution.reads = state.reads
+    before: Execution | None = getattr(adapters, ATTRIBUTE, None)
+    snapshot = state.begin(cursor._pgconn)
+    execution = Execution(state, query, params, snapshot)
     state.is_unsynced = cursor._conn._pipeline is not None
-    if dumping.is_outdated(adapters):
+    installed = getattr(unknown_loader(adapters), "registry", None)
+    if installed is not runtime.registry and installed is not None:
         # A type was registered since the cursor was made.
         cursor._reset()
         dumping.install(adapters)
         cursor._last_query = None
-    if (
-        before is None
-        or before.snapshot is None
-        or before.snapshot is not execution.snapshot
-    ):
+    if before is None or before.snapshot is None or before.snapshot is not snapshot:
         # The transformer holds loaders and dumpers of another snapshot.
         cursor._last_query = None
     setattr(adapters, ATTRIBUTE, execution)
@@ -72,6 +67,16 @@ def is_autocommit(connection: Any) -> bool:
         and connection._autocommit
         and not connection._pipeline
     )
+
+
+def is_plain(params: Any) -> bool:
+    """Whether a look at their types shows that no dumper of *params* is resolved."""
+    return type(params) in _ROWS and runtime.registry.plain.issuperset(
+        map(type, params)
+    )
+
+
+_ROWS = (tuple, list)
 
 
 def prepare_to_send(cursor: Any, execution: Execution, params: Any) -> PQGen[None]:

@@ -19,7 +19,7 @@ from psycopg.adapt import Transformer
 from psycopg.client_cursor import ClientCursorMixin
 
 from . import catalog as _catalog
-from . import dumping, evidence, loading
+from . import dumping, evidence
 from .asking import is_autocommit
 from .connection import (
     ATTEMPTS,
@@ -56,13 +56,19 @@ def how_to_carry(
     cursor: Any, pgq: Any, execution: Execution, binary: bool | None
 ) -> str | None:
     """Return how a confirmation travels: "simple", "pipeline", "assert"; or not."""
-    connection = cursor._conn
+    is_own = is_autocommit(cursor._conn)
+    if (
+        is_own
+        and not execution.has_sent
+        and execution.state.alias.is_bare(memo_key(cursor, execution, pgq))
+    ):
+        return None
     is_client = isinstance(cursor, ClientCursorMixin)
     is_binary = cursor.format == pq.Format.BINARY if binary is None else binary
     is_simple = is_client or not (pgq.params or is_binary)
     query = pgq.query
     word = first_word(query)
-    if not is_autocommit(connection):
+    if not is_own:
         # Its transaction may end within the string, and then nothing would tell.
         is_open = cursor._pgconn.transaction_status == INTRANS
         several = is_open and is_simple and is_several(query, cursor._pgconn)
@@ -74,14 +80,13 @@ def how_to_carry(
                 0 if oid >= _catalog.FIRST_NORMAL_OID else oid for oid in pgq.types
             )
         return "call"
-    if execution.has_sent:
-        if not is_client and any(
-            oid >= _catalog.FIRST_NORMAL_OID for oid in pgq.types or ()
-        ):
-            return "assert"
-        # Else types are written by their names, and these may be others elsewhere.
-    elif execution.state.alias.is_bare(memo_key(cursor, execution, pgq)):
-        return None
+    # A client-side cursor writes types by their names instead.
+    if (
+        execution.has_sent
+        and not is_client
+        and any(oid >= _catalog.FIRST_NORMAL_OID for oid in pgq.types or ())
+    ):
+        return "assert"
     if word in CARRIES:
         return "simple" if is_simple and not _is_prepared(cursor, pgq) else "pipeline"
     several = is_simple and is_several(query, cursor._pgconn)
@@ -173,9 +178,9 @@ def carry(
                 yield from state.adopt(found, connection)
             snapshot = found
     decide(cursor, execution, snapshot)
-    if not loading.oids_in(results) and can_be_bare(pgq.query):
-        state.alias.mark_bare(memo_key(cursor, execution, pgq))
     cursor._set_results(results)
+    if not execution.has_oids and can_be_bare(pgq.query):
+        state.alias.mark_bare(memo_key(cursor, execution, pgq))
 
 
 def _is_plan_gone(cursor: Any, result: PGresult) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .catalog import confirm, moment, parse_name, unescape
@@ -48,7 +48,7 @@ class Confirmation:
         self._is_ascii = is_ascii
         self._wants_pid = wants_pid
         self._wants_database = any(one.needs_database for one in snapshots)
-        self._known: dict[tuple[bytes, ...], tuple[int, Snapshot]] = {}
+        self._known: dict[tuple[bytes, ...], Answer] = {}
         self.statement = confirm(
             [one.catalog for one in snapshots],
             is_ascii=is_ascii,
@@ -65,15 +65,15 @@ class Confirmation:
         ]
         pid = int(values.pop()) if self._wants_pid else None
         key = tuple(values)
-        if found := self._known.get(key):
-            return Answer(*found, pid)
-        start = moment(values[0])
-        snapshot = self._explain(start, values[1:])
-        if snapshot is not None:
-            self._known[key] = (start, snapshot)
-            while len(self._known) > MAX_ANSWERS:
-                self._known.pop(next(iter(self._known)), None)
-        return Answer(start, snapshot, pid)
+        answer = self._known.get(key)
+        if answer is None:
+            start = moment(values[0])
+            answer = Answer(start, self._explain(start, values[1:]), None)
+            if answer.snapshot is not None:
+                self._known[key] = answer
+                while len(self._known) > MAX_ANSWERS:
+                    self._known.pop(next(iter(self._known)), None)
+        return answer if pid is None else replace(answer, pid=pid)
 
     def _explain(self, start: int, values: list[bytes]) -> Snapshot | None:
         database = unescape(values.pop()) if self._wants_database else None

@@ -79,17 +79,35 @@ class Execution:
     """Whether what is missing may be asked for: `Unverified` is caught."""
     has_sent = False
     """Whether a parameter was sent by what the snapshot says."""
-    reads = 0
+    reads: int
     """How often the connection had read types when the execution began."""
     repeats = 0
     """How often it was sent again, by other names."""
+    has_oids = False
+    """Whether a result had an OID that initdb did not give."""
+    has_unknown = False
+    """Whether a loader was asked for an OID that the snapshot does not know."""
+    is_simple = False
+    """Whether that tells all there is to ask about a single result, as text: what to
+    decode by was decided before, and no value has fields."""
     pending: Sequence[list[PGresult]] = ()
     """Results that have arrived, and whose types are still to be asked about."""
 
-    def __init__(self, state: ConnectionState, query: object, params: object) -> None:
+    def __init__(
+        self,
+        state: ConnectionState,
+        query: object,
+        params: object,
+        snapshot: Snapshot | None,
+    ) -> None:
         self.state = state
         self.query = query
         self.params = params
+        self.reads = state.reads
+        if snapshot is not None:
+            self.snapshot = snapshot
+            self.is_decided = True
+            self.is_simple = not snapshot.has_composites
 
 
 # Under these names, libraries keep the connection that they stand in front of:
@@ -208,19 +226,22 @@ class ConnectionState:
         An idle connection shows that the transaction before has ended.
         """
         alias = self.alias
-        if self.is_between(pgconn) and (
-            self._is_provisional
-            or not (self.is_straight or alias.trust is not Trust.AUTO)
-            or alias.trust is Trust.TRANSACTION
-        ):
-            self._is_provisional = False
-            self._snapshot = None
-        if self._generation == alias.generation and self._snapshot is not None:
-            if self._snapshot.registry is runtime.registry:
-                return self._snapshot
-            self._snapshot = None
-        is_doubted = self._must_read or self._is_doubted
-        if alias.trust is Trust.SERVER and not is_doubted:
+        if self._snapshot is not None or self._is_provisional:
+            if (
+                self._is_provisional
+                or alias.trust is Trust.TRANSACTION
+                or (alias.trust is Trust.AUTO and not self.is_straight)
+            ) and self.is_between(pgconn):
+                self._is_provisional = False
+                self._snapshot = None
+            snapshot = self._snapshot
+            if self._generation == alias.generation and snapshot is not None:
+                if snapshot.registry is runtime.registry:
+                    return snapshot
+                self._snapshot = None
+        if alias.trust is not Trust.SERVER:
+            return None
+        if not (self._must_read or self._is_doubted):
             known = alias.recall(self.server)
             if known is not None:
                 self._asked = alias.generation

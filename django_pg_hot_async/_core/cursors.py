@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg import generators, sql
+from psycopg import generators, pq, sql
 from psycopg._connection_base import BaseConnection
 from psycopg._cursor_base import BaseCursor
 from psycopg._pipeline_base import BasePipeline
@@ -22,6 +22,7 @@ from .asking import (
     execution_of,
     find_paths,
     is_autocommit,
+    is_plain,
     prepare_to_send,
     tracked_state,
     verify_before_prepared,
@@ -30,13 +31,16 @@ from .asking import (
 )
 from .carrying import carry, how_to_carry
 from .connection import (
+    ATTRIBUTE,
     IDLE,
+    Execution,
     Unverified,
 )
-from .deciding import are_known, explain, note_commands, settle
+from .deciding import are_known, explain, settle
 from .patches import Patch
 from .pipelining import OFF
 from .psycopg_internals import has_prepared_statements
+from .runtime import runtime
 from .streams import (
     executemany_gen,
     start_copy_gen,
@@ -60,18 +64,21 @@ def execute_gen(original: Any) -> Any:
         prepare: bool | None = None,
         binary: bool | None = None,
     ) -> PQGen[None]:
-        state = tracked_state(self._conn)
+        # `tracked_state`, without the call.
+        registry = runtime.registry
+        state = getattr(self._conn, ATTRIBUTE, None) if registry.types else None
         if state is None or self._closed:
             yield from original(self, query, params, prepare=prepare, binary=binary)
             return
         execution = begin_execution(self, state, query, params)
         snapshot = execution.snapshot
-        if params is not None and (snapshot is None or snapshot.ambiguous):
-            yield from prepare_to_send(self, execution, params)
-        elif snapshot is None and self._conn._pipeline:
-            yield from verify_in_pipeline(self, execution, query)
-        elif snapshot is None and has_prepared_statements(self._conn):
-            yield from verify_before_prepared(self, execution, query)
+        if snapshot is None or snapshot.ambiguous:
+            if params is not None and not is_plain(params):
+                yield from prepare_to_send(self, execution, params)
+            elif snapshot is None and self._conn._pipeline:
+                yield from verify_in_pipeline(self, execution, query)
+            elif snapshot is None and has_prepared_statements(self._conn):
+                yield from verify_before_prepared(self, execution, query)
         execution.is_adapting = True
         try:
             yield from original(self, query, params, prepare=prepare, binary=binary)
@@ -105,7 +112,7 @@ def maybe_prepare_gen(original: Any) -> Any:
         binary: bool | None = None,
     ) -> PQGen[None]:
         # Not a generator itself, which would cost each statement one more.
-        execution = execution_of(self)
+        execution = getattr(self._adapters, ATTRIBUTE, None)
         if execution is not None:
             execution.is_adapting = False
             if not (execution.is_decided or self._conn._pipeline):
@@ -122,17 +129,26 @@ def set_results(original: Any) -> Any:
     """Wrap ``BaseCursor._set_results()``: what gives results to a cursor."""
 
     def take(self: Any, results: list[PGresult]) -> None:
-        execution = execution_of(self)
+        execution = getattr(self._adapters, ATTRIBUTE, None)
         if execution is None:
             original(self, results)
             return
-        note_commands(execution.state, results)
+        for result in results:
+            if result.status == COMMAND_OK and (tag := result.command_status):
+                execution.state.note_command(tag)
+        if execution.is_simple and len(results) == 1 and not results[0].fformat(0):
+            # Whoever makes its loaders notes what there is in it.
+            original(self, results)
+            if execution.has_unknown:
+                _put_off(self, execution, results)
+            elif execution.has_oids:
+                execution.snapshot.share_types(self._adapters)
+            return
         oids = loading.oids_in(results)
         if oids:
+            execution.has_oids = True
             if execution.pending or not are_known(execution, oids, results):
-                execution.pending = (*execution.pending, results)
-                if self._conn._pipeline:
-                    execution.state.waiting.append(self)
+                _put_off(self, execution, results)
                 return
             if execution.snapshot is not None:
                 execution.snapshot.share_types(self._adapters)
@@ -142,6 +158,13 @@ def set_results(original: Any) -> Any:
         original(self, results)
 
     return take
+
+
+def _put_off(cursor: Any, execution: Execution, results: list[PGresult]) -> None:
+    """Have it asked what *results* hold, before anything is fetched of them."""
+    execution.pending = (*execution.pending, results)
+    if cursor._conn._pipeline:
+        execution.state.waiting.append(cursor)
 
 
 def raise_for_result(original: Any) -> Any:
@@ -304,6 +327,7 @@ def pipeline_fetch_gen(original: Any) -> Any:
     return fetch
 
 
+COMMAND_OK = pq.ExecStatus.COMMAND_OK
 _SELF = ("self",)
 
 PATCHES = (

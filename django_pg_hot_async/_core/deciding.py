@@ -8,12 +8,10 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from psycopg import pq
 from psycopg.adapt import Transformer
 
 from . import loading
 from .connection import (
-    ConnectionState,
     Execution,
 )
 from .statements import memo_key
@@ -26,17 +24,14 @@ if TYPE_CHECKING:
     from .snapshot import Snapshot
 
 
-COMMAND_OK = pq.ExecStatus.COMMAND_OK
-
-
 def are_known(execution: Execution, oids: set[int], results: list[PGresult]) -> bool:
     """Whether what *results* hold can be decoded by what is known."""
-    snapshot = execution.snapshot if execution.is_decided else None
-    return (
-        snapshot is not None
-        and all(map(snapshot.knows, oids))
-        and not loading.is_reshaped(results, snapshot)
-    )
+    snapshot = execution.snapshot
+    if snapshot is None or not execution.is_decided:
+        return False
+    if not (oids <= snapshot.numbers.keys() or all(map(snapshot.knows, oids))):
+        return False
+    return not (snapshot.has_composites and loading.is_reshaped(results, snapshot))
 
 
 def decide(cursor: Any, execution: Execution, snapshot: Snapshot | None) -> None:
@@ -46,12 +41,6 @@ def decide(cursor: Any, execution: Execution, snapshot: Snapshot | None) -> None
         # Its loaders may be those of another snapshot.
         cursor._tx = Transformer(cursor)
     execution.is_decided = True
-
-
-def note_commands(state: ConnectionState, results: list[PGresult]) -> None:
-    for result in results:
-        if result.status == COMMAND_OK and (tag := result.command_status):
-            state.note_command(tag)
 
 
 def settle(cursor: Any, execution: Execution) -> PQGen[None]:

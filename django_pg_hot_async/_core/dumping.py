@@ -26,6 +26,7 @@ from .psycopg_internals import (
     are_dumpers_resolved,
     resolve_dumpers_by_oid,
     send_fields,
+    unknown_loader,
 )
 from .runtime import nothing_known, runtime
 from .types import SURROGATES, SurrogateType
@@ -142,17 +143,8 @@ def is_installed(adapters: AdaptersMap) -> bool:
     return _installed_for(adapters) is runtime.registry
 
 
-def is_outdated(adapters: AdaptersMap) -> bool:
-    """Whether *adapters* have the resolvers for what was tracked before.
-
-    Where somebody has put a loader of their own over ours, they stay as they are.
-    """
-    before = _installed_for(adapters)
-    return before is not None and before is not runtime.registry
-
-
 def _installed_for(adapters: AdaptersMap) -> Any:
-    return getattr(adapters.get_loader(INVALID_OID, pq.Format.TEXT), "registry", None)
+    return getattr(unknown_loader(adapters), "registry", None)
 
 
 # By Python type

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 INVALID_OID = 0
 RECORD_OID, RECORD_ARRAY_OID = 2249, 2287
+_RECORDS = frozenset((RECORD_OID, RECORD_ARRAY_OID))
 
 
 class UnusableType(psycopg.InterfaceError):
@@ -77,12 +78,20 @@ def loader_resolver(
         if oid >= SURROGATES:
             # An element of an array, or an attribute, resolved before.
             return _loader(oid, format, unknown, context)
-        snapshot = snapshot_of(context)
-        number = snapshot.numbers.get(oid) if snapshot is not None else 0
-        if snapshot is None or not number:
+        execution = getattr(context.adapters, ATTRIBUTE, None) if context else None
+        snapshot = execution.snapshot if execution else snapshot_of(context)
+        if snapshot is None:
             return unknown(oid, context)
-        # A project may have registered a loader of its own, by the type's name.
-        own = context.adapters.get_loader(snapshot.names[oid], format)
+        number = snapshot.numbers.get(oid)
+        if execution:
+            execution.has_oids = True
+            if number is None and not snapshot.knows(oid):
+                execution.has_unknown = True
+        if not number:
+            return unknown(oid, context)
+        # A project may have registered a loader of its own, by the type's name:
+        # get_loader(), without the call.
+        own = context.adapters._loaders[index].get(snapshot.names[oid])
         loader = own or snapshot.loaders[index].get(oid)
         if loader is not None:
             return loader(INVALID_OID, context)
@@ -223,11 +232,12 @@ def oids_in(results: Iterable[PGresult]) -> set[int]:
     of records in the binary format."""
     found: set[int] = set()
     for result in results:
+        find_oid = result.ftype
         for column in range(result.nfields):
-            oid = result.ftype(column)
+            oid = find_oid(column)
             if oid >= FIRST_NORMAL_OID:
                 found.add(oid)
-            elif oid in (RECORD_OID, RECORD_ARRAY_OID) and result.fformat(column) == 1:
+            elif oid in _RECORDS and result.fformat(column) == 1:
                 for row in range(result.ntuples):
                     value = result.get_value(row, column)
                     if value is not None:
@@ -262,7 +272,7 @@ def _find_fields(data: bytes, oid: int, found: set[int]) -> None:
 
 def is_reshaped(results: Iterable[PGresult], snapshot: Snapshot) -> bool:
     """Whether a composite value has not as many fields as its type had when read."""
-    if "c" not in snapshot.registry.question.kinds:
+    if not snapshot.has_composites:
         return False
     for result in results:
         for column in range(result.nfields):

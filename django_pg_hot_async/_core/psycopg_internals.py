@@ -137,30 +137,26 @@ class SharedTypes(TypesRegistry):
         self._registry = _merge(merged.owner, base._registry, merged.infos)
 
 
-def are_types_of(types: TypesRegistry, owner: object) -> bool:
-    """Whether *types* are those of the snapshot *owner*, by `merged_types`."""
-    content = types._registry
-    return type(content) is _Merged and content.owner is owner
+def share_types(adapters: AdaptersMap, owner: Any, infos: tuple[TypeInfo, ...]) -> None:
+    """Let *adapters* know *infos*, the types of the snapshot *owner*.
 
-
-def merged_types(
-    types: TypesRegistry, owner: Any, infos: tuple[TypeInfo, ...]
-) -> SharedTypes:
-    """Return the content of *types* with *infos*, the types of the snapshot *owner*.
-
-    What the last call for *owner* made is shared where *types* are the same: no copy.
+    What the last call for *owner* made is shared where the types that were there are
+    the same: no copy.
     """
     # TypesRegistry._registry, which add() replaces where a copy shares it, and
     # ._own_state. Without __init__(), which makes a dict, and for each cursor.
-    content = types._registry
-    base = content.base if type(content) is _Merged else content
+    base = content = adapters.types._registry
+    if type(content) is _Merged:
+        if content.owner is owner:
+            return
+        base = content.base
     merged = owner.merged
     if merged is None or merged.base is not base:
         merged = owner.merged = _merge(owner, base, infos)
     new = SharedTypes.__new__(SharedTypes)
     new._registry = merged
     new._own_state = True
-    return new
+    adapters.types = new
 
 
 def _merge(owner: object, base: dict[Any, Any], infos: tuple[TypeInfo, ...]) -> _Merged:
@@ -211,6 +207,13 @@ def drop_prepared_statements(connection: Any) -> None:
     prepared._to_flush.extend(prepared._names.values())
     prepared._counts.clear()
     prepared._names.clear()
+
+
+def unknown_loader(adapters: AdaptersMap) -> object:
+    """Return what *adapters* load text of an unknown type by."""
+    # AdaptersMap._loaders, by format and OID: get_loader(), which is asked for each
+    # cursor, without the call.
+    return adapters._loaders[0].get(0)
 
 
 def has_prepared_statements(connection: Any) -> bool:

@@ -16,7 +16,7 @@ from psycopg.adapt import PyFormat
 from psycopg.types import TypeInfo
 
 from .catalog import FIRST_NORMAL_OID, Catalog
-from .psycopg_internals import are_types_of, merged_types
+from .psycopg_internals import share_types
 from .types import SURROGATES, Registration, Shape, SurrogateType, make_info
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class Snapshot:
         self.catalog = catalog
         self.registry = registry
         self.version = catalog.version
+        self.has_composites = "c" in registry.question.kinds
         self.merged: Any = None
         """psycopg's registry with the types in it, as it was last made."""
         self.untracked: dict[int, None] = {} if untracked is None else untracked
@@ -396,8 +397,7 @@ class Snapshot:
 
     def share_types(self, adapters: AdaptersMap) -> None:
         """Let *adapters* know the types of this server, and none of another."""
-        if not are_types_of(adapters.types, self):
-            adapters.types = merged_types(adapters.types, self, self.infos)
+        share_types(adapters, self, self.infos)
 
 
 def _describe(row: TypeRow, tracked: TrackedType) -> TypeInfo:

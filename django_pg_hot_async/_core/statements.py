@@ -14,6 +14,9 @@ from .connection import Execution
 # the ends of empty statements.
 _BLANK = re.compile(rb"[\s(;]*")
 
+# As most statements begin.
+_FIRST = re.compile(rb"[\s(;]*([a-zA-Z]+)")
+
 _WORD = re.compile(rb"[a-zA-Z]*")
 
 _COMMENT = re.compile(rb"/\*|\*/")
@@ -42,6 +45,9 @@ _ESCAPE_STRING = re.compile(rb"(?:[^'\\]|\\.|'')*'", re.DOTALL)
 
 def first_word(query: bytes) -> bytes:
     """Return the first word of *query* in upper case; b"" where there is none."""
+    match = _FIRST.match(query)
+    if match is not None:
+        return match[1].upper()
     position = 0
     while True:
         position = _end(_BLANK, query, position)

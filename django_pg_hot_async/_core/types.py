@@ -16,8 +16,11 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from enum import Enum
 from typing import Any
+from uuid import UUID
 
 import psycopg
 from psycopg import pq
@@ -209,6 +212,12 @@ class Registration:
         return Registration(surrogates)
 
 
+_PLAIN = (
+    *(int, str, type(None), bool, float, Decimal, bytes, UUID),
+    *(date, datetime, time, timedelta),
+)
+
+
 class Registry:
     """The tracked types. Immutable, and one object for equal *types*."""
 
@@ -231,6 +240,8 @@ class Registry:
         """The Python types whose dumpers are resolved, or their full names, and
         the formats they have dumpers for; the last is used for ``%s``."""
         self._sends: dict[type, bool] = {}
+        self.plain = frozenset(kind for kind in _PLAIN if not self.sends(kind))
+        """Python types of most parameters, whose dumpers are not resolved."""
 
     def match(self, row: TypeRow) -> TrackedType | None:
         """Return the tracked type that *row* is, one declared with its schema first."""
