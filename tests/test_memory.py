@@ -257,7 +257,7 @@ def test_hundreds_of_tenants_are_bounded(alias):
     assert alias.recall(server(1, "tenant 299")) is not None
     assert alias.recall(server(1, "tenant 0")) is None
     assert alias.generation == 0
-    for table in ("_latest", "_read", "_seen", "_met", "_confirmations"):
+    for table in ("_latest", "_read", "_seen", "_met"):
         assert len(getattr(alias, table)) <= _runtime.SERVERS_AN_ALIAS
 
 

@@ -43,7 +43,6 @@ class Confirmation:
         is_iso: bool,
         wants_pid: bool,
     ) -> None:
-        self.key = (snapshots, is_ascii, is_iso, wants_pid)
         self._snapshots = snapshots
         self._is_ascii = is_ascii
         self._wants_pid = wants_pid

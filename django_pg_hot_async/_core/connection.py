@@ -581,7 +581,11 @@ def attach(connection: Any, alias: str) -> ConnectionState:
 
     Raise `psycopg.OperationalError` where the connection is lost.
     """
-    state = ConnectionState(runtime.alias(alias), Server.of(connection.pgconn))
+    server, memory = Server.of(connection.pgconn), runtime.alias(alias)
+    if memory.current == server:
+        # One object, which is soon compared with itself.
+        server = memory.current
+    state = ConnectionState(memory, server)
     setattr(connection, ATTRIBUTE, state)
     with runtime.lock:
         runtime.connections.add(connection)

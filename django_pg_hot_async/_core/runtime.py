@@ -11,7 +11,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from time import monotonic
 from types import MappingProxyType
@@ -50,6 +50,10 @@ class Known:
     snapshots: tuple[Snapshot, ...]
     is_trusted: bool = True
     """Whether nothing has contradicted the newest answer since."""
+    confirmations: dict[object, Confirmation] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
+    """What asks whether one of them answers, by how it is asked."""
 
     @property
     def snapshot(self) -> Snapshot:
@@ -109,7 +113,6 @@ class Alias:
         # When each server was last reached from another, in seconds.
         self._seen: Mapping[Server, float] = MappingProxyType({})
         self._met: Mapping[object, float] = MappingProxyType({})
-        self._confirmations: Mapping[object, Confirmation] = MappingProxyType({})
 
     # Statements
 
@@ -151,14 +154,12 @@ class Alias:
         known = self.recall(server)
         if known is None:
             return None
-        key = (known.snapshots, is_ascii, is_iso, wants_pid)
-        place = (server, *key[1:])
-        found = self._confirmations.get(place)
-        if found is None or found.key != key:
-            found = Confirmation(
+        how = (is_ascii, is_iso, wants_pid)
+        found = known.confirmations.get(how)
+        if found is None:
+            found = known.confirmations[how] = Confirmation(
                 known.snapshots, is_ascii=is_ascii, is_iso=is_iso, wants_pid=wants_pid
             )
-            self._confirmations = _with(self._confirmations, place, found)
         return found
 
     def arrive(self, server: Server) -> Change | None:
@@ -229,7 +230,8 @@ class Alias:
     def meet(self, server: Server, snapshot: Snapshot) -> Change | None:
         """Note that *snapshot* answers for the alias; return what is new in that."""
         old, before = self._latest.get(server.dbname, (None, None))
-        if old == server and before is not None and before.is_of(snapshot):
+        is_same = before is snapshot or (before is not None and before.is_of(snapshot))
+        if is_same and (old is server or old == server):
             return None
         now = monotonic()
         identity = (server, snapshot.version, snapshot.catalog.start)
