@@ -21,6 +21,7 @@ from .conftest import BLUE, GREEN
 from .model import backend, world
 from .model.clients import Django
 from .model.deployment import DOORS, OFF, Cast, counts
+from .model.gate import Gate
 from .model.locks import Locks
 from .model.machine import Search
 from .model.planted import BACKEND_BUGS, BUGS, Plant
@@ -64,8 +65,10 @@ def cast(servers: World, service: ServiceFile) -> Iterator[Cast]:
         }
         doors[True][0].bouncer, doors[True][1].bouncer = front, back
         threads = [Django(name, doors[False][0]) for name in ("first", "second")]
-        cast = Cast(servers, doors, threads, locks)
+        gate = Gate(front.host, front.port)
+        cast = Cast(servers, doors, threads, locks, gate)
         yield cast
+        gate.close()
         for thread in threads:
             thread.stop()
         cast.loop.close()
