@@ -83,18 +83,9 @@ def how_to_carry(
     elif execution.state.alias.is_bare(memo_key(cursor, execution, pgq)):
         return None
     if word in CARRIES:
-        return "simple" if is_simple and not _is_prepared(cursor, pgq) else "pipeline"
+        return "simple" if is_simple else "pipeline"
     several = is_simple and is_several(query, cursor._pgconn)
     return "simple" if several else None
-
-
-def _is_prepared(cursor: Any, pgq: Any) -> bool:
-    prepared = cursor._conn._prepared
-    threshold = prepared.prepare_threshold
-    if threshold is None or isinstance(cursor, ClientCursorMixin):
-        return False
-    key = prepared.key(pgq)
-    return key in prepared._names or prepared._counts.get(key, 0) >= threshold
 
 
 def carry(
