@@ -250,8 +250,9 @@ def _ask_and_send(
             wanted = dumping.ambiguous_senders(execution.params, found)
             found = yield from state.find_paths(cursor._conn, found, wanted)
         execution.snapshot = found
+        # Else the dumpers that it keeps would go on sending the OIDs of before.
+        cursor._tx = Transformer(cursor)
         if not _translate(pgq, presumed, found):
-            cursor._tx = Transformer(cursor)
             pgq = cursor._convert_query(execution.query, execution.params)
             cursor._query = pgq
     except BaseException:
