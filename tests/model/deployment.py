@@ -106,6 +106,8 @@ class Deployment(RuleBasedStateMachine):
     """Set by whoever runs the search."""
     levels: tuple[str, ...] = LEVELS
     """The levels of trust to deploy with."""
+    poolers: tuple[bool, ...] = (False, True)
+    """Whether a pooler may lead to the servers."""
 
     # Life
 
@@ -143,7 +145,7 @@ class Deployment(RuleBasedStateMachine):
         close_all()
         runtime.aliases = {}
         level = self.levels[LEVELS.index(level) % len(self.levels)]
-        pooler = pooler and level not in STRAIGHT
+        pooler = self.poolers[pooler % len(self.poolers)] and level not in STRAIGHT
         self.promise = Promise(level, pooler=pooler)
         self.threshold = None if pooler else threshold
         self.by_name = by_name

@@ -8,6 +8,13 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import psycopg
+
+from django_pg_hot_async import pool
+
+from .clients import Client
+from .world import Door
+
 READY_AND_IDLE = b"Z\x00\x00\x00\x05I"
 """ReadyForQuery, out of a transaction: the client has no server until it speaks."""
 
@@ -64,3 +71,26 @@ class Gate:
             client.shutdown(socket.SHUT_WR)
         client.close()
         server.close()
+
+
+class Edge(Client):
+    """A connection by way of a gate, whose pooler may move at any moment."""
+
+    def __init__(self, door: Door, gate: Gate) -> None:
+        super().__init__("edge", door, "edge")
+        self._gate = gate
+
+    def open(self) -> None:
+        assert self.door.bouncer is not None
+        self._connection = psycopg.connect(
+            self.door.bouncer.conninfo(
+                port=self._gate.port, sslmode="disable", gssencmode="disable"
+            ),
+            autocommit=True,
+            prepare_threshold=None,
+        )
+        pool.configure(self.alias)(self.connection)
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        connection.close()

@@ -143,7 +143,10 @@ class Operations(Deployment):
     def _register(self) -> None:
         """The project registers a type of its own, with connections open."""
         register_type("mood", EnumInfo, register_enum, enum=Mood, mapping=MAPPING)
+        # Of two that a value may be, it is the one that was declared last.
+        register_type("one.slot", RangeInfo, register_range)
         register_type("shift", RangeInfo, register_range)
+        register_type("span", RangeInfo, register_range)
         register_type("hue", EnumInfo, register_enum, enum=Hue)
         register_type("one.tone", EnumInfo, register_enum, enum=Tone)
         self.promise.register("mood", "shift")

@@ -1,4 +1,4 @@
-"""What else users and operators do: fetch later, serve tenants, move at any moment."""
+"""What else users and operators do: fetch later, move at any moment, err, undo."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import psycopg
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 from psycopg import sql
 
-from django_pg_hot_async import pool
 from django_pg_hot_async._core.connection import RAN_AGAIN
 
 from .clients import Client
@@ -30,59 +28,18 @@ from .cursors import (
     send_and_read,
     send_by_cursor,
 )
-from .deployment import ERRORS, clients, counts, nearby, places
-from .gate import Gate
-from .operations import Operations
+from .deployment import ERRORS, INERROR, clients, counts, nearby, places
+from .gate import Edge
 from .promise import MOVED, Expected, Link, Promise
-from .traffic import Traffic
-from .world import ORDERS, SHADOW, Door, Hue, Tone
+from .tenants import Tenants, execute
+from .world import ORDERS, SHADOW
 
 LATER = ("server", "client", "raw", "several", "binary", "record")
 BETWEEN = ("server", "client", "raw", "several", "binary", "record", "stream", "copy")
 SENT_BETWEEN = ("server", "client", "raw", "both")
-NOBODY = ""
-"""Whose search_path leads to the types of no tenant, nor to those in public."""
-
-IS_HUE = "select pg_typeof(v)::oid = to_regtype('hue')::oid from (select {} as v) as t"
-IS_TONE = "select pg_typeof(v)::oid = 'one.tone'::regtype from (select {} as v) as t"
-IS_HSTORE = (
-    "select pg_typeof(v)::oid = 'public.hstore'::regtype from (select {} as v) as t"
-)
 
 
-class Edge(Client):
-    """A connection by way of a gate, whose pooler may move at any moment."""
-
-    def __init__(self, door: Door, gate: Gate) -> None:
-        super().__init__("edge", door, "edge")
-        self._gate = gate
-
-    def open(self) -> None:
-        assert self.door.bouncer is not None
-        self._connection = psycopg.connect(
-            self.door.bouncer.conninfo(
-                port=self._gate.port, sslmode="disable", gssencmode="disable"
-            ),
-            autocommit=True,
-            prepare_threshold=None,
-        )
-        pool.configure(self.alias)(self.connection)
-
-    def close(self) -> None:
-        connection, self._connection = self._connection, None
-        connection.close()
-
-
-def execute(client: Client, how: str, query: Any, *params: Any) -> list[Any]:
-    """Execute by a cursor of its own; return the rows, if there are any."""
-    cursor = make_cursor(client, how)
-    mark = "$1" if how == "raw" else "%s"
-    text = query.format(*([mark] * len(params))) if isinstance(query, str) else query
-    client.call(cursor.execute, text, list(params) or None)
-    return client.call(cursor.fetchall) if cursor.description else []
-
-
-class Widened(Traffic, Operations):
+class Widened(Tenants):
     """Each of these has to be right as a whole, or costs what it says."""
 
     # Rows that are fetched later
@@ -140,70 +97,6 @@ class Widened(Traffic, Operations):
         self.reads(0)
         counts["results fetched later"] += 1
         self.compare_row(rows, select, right, binary=how in BINARY)
-
-    # Tenants
-
-    @precondition(lambda self: self.has_moods)
-    @rule(
-        name=clients,
-        how=st.sampled_from(KEPT),
-        steps=st.lists(
-            st.tuples(
-                st.sampled_from(("one", "two", NOBODY)),
-                st.sampled_from(("path", "role")),
-            ),
-            min_size=1,
-            max_size=4,
-        ),
-        stays=st.booleans(),
-    )
-    def serve_tenants(
-        self, name: str, how: str, steps: list[tuple[str, str]], stays: bool
-    ) -> None:
-        """One transaction serves tenants whose types have one name, by turns.
-
-        *stays*: a session's search_path is set before, where it is its own.
-        """
-        client = self.use(name)
-        self.end(client)
-        if not self.has_rows(client) or not self.is_sure(client):
-            return
-        how = self.able(client, how)
-        link = self.link_of(client)
-        limit = 4 * MOVED + link.slack
-        if stays and not client.door.is_pooler:
-            tenant = steps[0][0]
-            path = f"{tenant}, public" if tenant else "public"
-            self.right(
-                client, lambda: execute(client, "server", f"set search_path = {path}")
-            )
-            self.right(client, functools.partial(serve, client, how, tenant, False))
-            limit += 9
-        self.begin(client, most=limit)
-        for tenant, by in steps:
-            self.right(client, functools.partial(lead, client, tenant, by))
-            self.right(client, functools.partial(serve, client, how, tenant, True))
-            # Where the path leads is asked for each statement that needs it.
-            limit += 3
-            counts["tenants served"] += 1
-        self.end(client, commit=False)
-        self.reads(limit)
-        link.slack = MOVED
-
-    def is_sure(self, client: Client) -> bool:
-        """Whether all that *client* sends now has to be right."""
-        link = self.link_of(client)
-        self.promise.begin(link, is_idle=self.is_idle(client))
-        if link.held is None and self.promise.level != "server":
-            return True
-        return link.held == self.promise.seen(self.place(client).layout)
-
-    def right(self, client: Client, work: Callable[[], Any]) -> Any:
-        """Do *work*, which must not fail."""
-        try:
-            return client.do(work)
-        except ERRORS as error:
-            raise AssertionError(f"{client}: {error!r}") from error
 
     # A pooler that moves at any moment
 
@@ -315,6 +208,24 @@ class Widened(Traffic, Operations):
         link.slack = MOVED
         counts["mistakes"] += 1
 
+    @precondition(lambda self: self.threshold is not None)
+    @rule(name=clients)
+    def count_prepared(self, name: str) -> None:
+        """A server keeps what psycopg prepared and has not dropped since, no more."""
+        client = self.use(name)
+        if client.is_djangos or client.connection.pgconn.transaction_status == INERROR:
+            return
+        query = "select count(*) from pg_prepared_statements"
+        [[found]] = self.right(
+            client, functools.partial(execute, client, "client", query)
+        )
+        prepared = client.connection._prepared
+        known = len(prepared._names) + len(prepared._to_flush)
+        is_bounded = found <= known or None in prepared._to_flush  # DEALLOCATE ALL
+        assert is_bounded, f"{client}: {found} prepared statements, not {known}"
+        self.reads(MOVED)
+        counts["prepared statements"] += found
+
     # Transactions
 
     @precondition(lambda self: self.has_moods)
@@ -404,39 +315,6 @@ def finish_reading(client: Client, how: str, cursor: Any) -> Any:
         return first
     rows = client.call(cursor.fetchall)
     return [record for [record] in rows] if how == "record" else rows
-
-
-def lead(client: Client, tenant: str, by: str) -> None:
-    """Lead the search_path of the transaction to the types of *tenant*."""
-    if tenant == NOBODY:
-        execute(client, "server", "set local role none")
-        execute(client, "server", "set local search_path = pg_catalog")
-    elif by == "path":
-        execute(client, "server", "set local role none")
-        execute(client, "server", f"set local search_path = {tenant}, public")
-    else:
-        execute(client, "server", 'set local search_path = "$user", public')
-        execute(client, "server", f"set local role {tenant}")
-
-
-def serve(client: Client, how: str, tenant: str, is_alone: bool) -> None:
-    """Store and load a value of what is another type for each tenant.
-
-    *is_alone*: nobody else sees what is stored.
-    """
-    tables = [f"{tenant}.paint"] if tenant else ["one.paint", "two.paint"]
-    for table in tables:
-        execute(client, how, f"insert into {table} values ({{}})", Hue.red)
-        rows = execute(client, how, f"select hue from {table} limit 1")
-        assert rows == [(Hue.red,)], f"wrong: {rows!r}"
-        if not is_alone:
-            execute(client, how, f"delete from {table}")
-    checks = [(IS_TONE, Tone.red), (IS_HSTORE, VALUES["hstore"])]
-    if tenant:
-        checks.append((IS_HUE, Hue.red))
-    for query, value in checks:
-        rows = execute(client, how, query, value)
-        assert rows == [(True,)], f"wrong: {value!r} went as another type"
 
 
 def check_mood(client: Client) -> None:

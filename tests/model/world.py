@@ -86,6 +86,8 @@ TENANTS = "".join(
     f"create schema {tenant}; grant usage on schema {tenant} to public;"
     f"create type {tenant}.hue as enum ('red', 'blue');"
     f"create type {tenant}.tone as enum ('red', 'blue');"
+    f"create type {tenant}.span as range (subtype = float8);"
+    f"create type {tenant}.slot as range (subtype = time);"
     f"create table {tenant}.paint (hue {tenant}.hue);"
     f"grant all on {tenant}.paint to public;"
     for tenant in ("one", "two")
