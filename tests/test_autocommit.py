@@ -520,6 +520,14 @@ class TestSeveralStatements:
                 assert idle(client)
 
     @both
+    def test_on_a_connection_that_prepares_at_once(self, road, client_class):
+        """With prepare=False, as psycopg itself wants it for several."""
+        with opened(client_class, road) as client:
+            client.connection.prepare_threshold = 0
+            found = client.results(f"select 1; {SELECT}", prepare=False)
+            assert found == [[(1,)], [ROW]]
+
+    @both
     def test_that_leave_a_transaction_open(self, servers, bouncer, client_class):
         with opened(client_class, bouncer) as client:
             for server in (servers[1], servers[2], servers[1]):

@@ -21,25 +21,27 @@ from .conftest import BLUE, GREEN
 from .model import backend, world
 from .model.clients import Django
 from .model.deployment import DOORS, OFF, Cast, counts
+from .model.gate import Gate
 from .model.locks import Locks
 from .model.machine import Search
-from .model.planted import BACKEND_BUGS, BUGS, Plant
-from .model.promise import LEVELS
+from .model.planted import BACKEND_FAULTS, FAULTS, Fault
 from .model.world import Door, World
 from .scenarios import connections
 
 pytestmark = pytest.mark.pgbouncer
 
 SEED = int(os.environ.get("MODEL_SEED", "1"))
-EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "25"))
+EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "15"))
 STEPS = int(os.environ.get("MODEL_STEPS", "30"))
 SECONDS = int(os.environ.get("MODEL_SECONDS", "600"))
 SHRINK = os.environ.get("MODEL_SHRINK", "1") != "0"
 """Whether a counter-example is made as short as can be before it is shown."""
-PLANTED = 100
-"""Deployments from a seed in which a planted bug has to show; most do within ten."""
+PLANTED = 40
+"""Deployments from a seed in which a fault may show; most do within ten."""
 SEEDS = 8
 """How many seeds are tried: the deployments that one leads to are much alike."""
+FIND_SECONDS = 120
+"""After which no other seed is tried."""
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +66,10 @@ def cast(servers: World, service: ServiceFile) -> Iterator[Cast]:
         }
         doors[True][0].bouncer, doors[True][1].bouncer = front, back
         threads = [Django(name, doors[False][0]) for name in ("first", "second")]
-        cast = Cast(servers, doors, threads, locks)
+        gate = Gate(front.host, front.port)
+        cast = Cast(servers, doors, threads, locks, gate)
         yield cast
+        gate.close()
         for thread in threads:
             thread.stop()
         cast.loop.close()
@@ -76,11 +80,14 @@ def search(
     start: Callable[[Any], Any],
     *,
     examples: int = EXAMPLES,
-    levels: tuple[str, ...] = LEVELS,
     phases: tuple[Phase, ...] = (Phase.generate,),
+    **where: Any,
 ) -> None:
-    """Search from *start*: Hypothesis's decorator for a seed, or for an example."""
-    machine = type("Search", (Search,), {"cast": cast, "levels": levels})
+    """Search from *start*: Hypothesis's decorator for a seed, or for an example.
+
+    *where*: the levels of trust, and whether there is a pooler.
+    """
+    machine = type("Search", (Search,), {"cast": cast, **where})
     run_state_machine_as_test(
         start(machine),
         settings=settings(
@@ -129,42 +136,51 @@ def test_no_counter_example_for_minutes(cast, record_property):
     report(record_property, f"MODEL_SEED={SEED} to {seed - 1}")
 
 
-@pytest.mark.parametrize("name", BUGS)
-def test_a_planted_bug_is_found(cast, monkeypatch, name):
-    """By the search as it is, at the levels of trust at which it can show.
+def names(faults: dict[str, Fault]) -> list[Any]:
+    return [
+        pytest.param(name, marks=() if one.is_quick else pytest.mark.long, id=name)
+        for name, one in faults.items()
+    ]
 
-    Only a promise that is broken counts; and without the bug the very deployment
+
+@pytest.mark.parametrize("name", names(FAULTS))
+def test_a_planted_fault_is_found(cast, monkeypatch, name):
+    """By the search as it is, where the fault can show.
+
+    Only a promise that is broken counts; and without the fault the very deployment
     that showed it is right, or it would be something else that was found.
     """
-    plant_and_find(cast, monkeypatch, *BUGS[name])
+    plant_and_find(cast, monkeypatch, FAULTS[name])
 
 
 @pytest.mark.skipif(not backend.is_installed, reason="needs django-async-backend")
-@pytest.mark.parametrize("name", BACKEND_BUGS)
-def test_a_planted_bug_of_the_async_backend_is_found(cast, monkeypatch, name):
-    plant_and_find(cast, monkeypatch, *BACKEND_BUGS[name])
+@pytest.mark.parametrize("name", names(BACKEND_FAULTS))
+def test_a_planted_fault_of_the_async_backend_is_found(cast, monkeypatch, name):
+    plant_and_find(cast, monkeypatch, BACKEND_FAULTS[name])
 
 
-def plant_and_find(
-    cast: Cast, monkeypatch: pytest.MonkeyPatch, plant: Plant, levels: tuple[str, ...]
-) -> None:
+def plant_and_find(cast: Cast, monkeypatch: pytest.MonkeyPatch, fault: Fault) -> None:
     counts.clear()
+    where: dict[str, Any] = {"levels": fault.levels, "poolers": fault.poolers}
     with monkeypatch.context() as patch:
-        plant(patch.setattr)
-        error = find(cast, levels)
+        fault.plant(patch.setattr)
+        error = find(cast, where)
     print(f"{counts['deployments']} deployments: {error}")
     with pytest.raises(DidNotReproduce):
-        search(cast, reproduce(error), levels=levels)
+        search(cast, reproduce(error), **where)
 
 
-def find(cast: Cast, levels: tuple[str, ...]) -> AssertionError:
+def find(cast: Cast, where: dict[str, Any]) -> AssertionError:
     """Return the promise that the first deployment to break one has broken.
 
     One that breaks it once only, by a race, is passed over: it proves nothing.
     """
+    end = time.monotonic() + FIND_SECONDS
     for seed in range(SEED, SEED + SEEDS):
+        if time.monotonic() > end:
+            break
         try:
-            search(cast, hypothesis.seed(seed), examples=PLANTED, levels=levels)
+            search(cast, hypothesis.seed(seed), examples=PLANTED, **where)
         except AssertionError as error:
             return error
         except Flaky:

@@ -708,6 +708,20 @@ def test_nothing_is_asked_for_a_value_that_was_just_sent(made):
     assert ours(seen) == []
 
 
+@pytest.mark.parametrize("level", ["auto", "connection", "server"])
+def test_a_cursor_that_sent_the_same_before_its_type_was_made_anew(made, level):
+    """psycopg keeps dumpers for a query that is run again; they have OIDs."""
+    server, name = made(HSTORE)
+    with trust(level), opened(Sync, server, name) as client:
+        cursor = client.connection.cursor()
+        for _ in range(2):
+            for _ in range(3):
+                cursor.execute("select pg_typeof(%s)::text", [{"a": "1"}])
+                assert cursor.fetchall() == [("hstore",)]
+            server.execute(f"drop extension hstore; {HSTORE}", dbname=name)
+            forget()
+
+
 def test_an_error_names_no_surrogate(made):
     """Numbers that stand for OIDs inside never show."""
     where = made(*schemas("one", "two"))

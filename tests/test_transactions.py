@@ -11,6 +11,7 @@ import pytest
 from psycopg import IsolationLevel, errors, sql
 from psycopg.pq import TransactionStatus
 
+from django_pg_hot_async._core.connection import state_of
 from django_pg_hot_async.testing import PgBouncer, PostgreSQL
 
 from .clients import (
@@ -28,7 +29,9 @@ from .clients import (
 from .scenarios import HSTORE, MOOD, trust
 
 bindings = pytest.mark.parametrize("binding", ["server", "client"])
-levels = pytest.mark.parametrize("level", ["auto", "connection", "transaction"])
+LEVELS = ["auto", "connection", "transaction"]
+levels = pytest.mark.parametrize("level", LEVELS)
+every_level = pytest.mark.parametrize("level", [*LEVELS, "server"])
 
 TABLE = """
 create table item (attrs hstore, feels mood, size size);
@@ -111,7 +114,7 @@ class TestRolledBack:
 
     @both
     @bindings
-    @levels
+    @every_level
     def test_created_and_rolled_back(self, empty, client_class, binding, level):
         """Untyped while there is none; and what is created next counts at once."""
         with trust(level), opened(client_class, empty, binding=binding) as client:
@@ -128,7 +131,7 @@ class TestRolledBack:
             assert row == (Mood.OK, "mood")
 
     @both
-    @levels
+    @every_level
     @pytest.mark.parametrize("end", ["rollback", "rollback to here", "commit"])
     def test_made_anew(self, server, client_class, level, end):
         """The connection itself made it, so it sends the new one from then on."""
@@ -146,6 +149,28 @@ class TestRolledBack:
             if end == "rollback to here":
                 client.results("commit")
             assert client.row(query, [Mood.OK] * 2) == expected
+
+    @every_level
+    def test_nobody_else_hears_of_it(self, server, level):
+        """What is not committed is there for nobody else."""
+        query, sent = "select pg_typeof(%s)::oid = 'mood'::regtype", [Mood.OK]
+        with (
+            trust(level),
+            opened(Sync, server) as client,
+            opened(Sync, server) as other,
+        ):
+            assert client.row(query, sent) == other.row(query, sent) == (True,)
+            state = state_of(client.connection)
+            assert state is not None
+            alias = state.alias
+            before = alias.generation, alias.differences, alias.since
+            client.results("begin")
+            client.results("alter type mood rename to was")
+            client.results(MOOD)
+            assert client.row(query, sent) == (True,)
+            client.results("rollback")
+            assert client.row(query, sent) == other.row(query, sent) == (True,)
+            assert (alias.generation, alias.differences, alias.since) == before
 
     @both
     @pytest.mark.parametrize(

@@ -88,18 +88,9 @@ def how_to_carry(
     ):
         return "assert"
     if word in CARRIES:
-        return "simple" if is_simple and not _is_prepared(cursor, pgq) else "pipeline"
+        return "simple" if is_simple else "pipeline"
     several = is_simple and is_several(query, cursor._pgconn)
     return "simple" if several else None
-
-
-def _is_prepared(cursor: Any, pgq: Any) -> bool:
-    prepared = cursor._conn._prepared
-    threshold = prepared.prepare_threshold
-    if threshold is None or isinstance(cursor, ClientCursorMixin):
-        return False
-    key = prepared.key(pgq)
-    return key in prepared._names or prepared._counts.get(key, 0) >= threshold
 
 
 def carry(
@@ -264,8 +255,9 @@ def _ask_and_send(
             wanted = dumping.ambiguous_senders(execution.params, found)
             found = yield from state.find_paths(cursor._conn, found, wanted)
         execution.snapshot = found
+        # Else the dumpers that it keeps would go on sending the OIDs of before.
+        cursor._tx = Transformer(cursor)
         if not _translate(pgq, presumed, found):
-            cursor._tx = Transformer(cursor)
             pgq = cursor._convert_query(execution.query, execution.params)
             cursor._query = pgq
     except BaseException:

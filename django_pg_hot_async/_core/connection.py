@@ -154,6 +154,7 @@ class ConnectionState:
     __slots__ = (
         "_asked",
         "_generation",
+        "_has_changed_types",
         "_is_doubted",
         "_is_provisional",
         "_missed",
@@ -192,6 +193,8 @@ class ConnectionState:
         self._is_doubted = False
         # Read in a transaction that may be rolled back, and the types with it.
         self._is_provisional = False
+        # The transaction has made or dropped types. Nobody else sees that yet.
+        self._has_changed_types = False
         self.reads = 0
         self.has_sent = False
         """Whether an OID was sent since the server was last asked."""
@@ -234,6 +237,10 @@ class ConnectionState:
             ) and self.is_between(pgconn):
                 self._is_provisional = False
                 self._snapshot = None
+                if self._has_changed_types:
+                    # What others know is from before the transaction.
+                    self._has_changed_types = False
+                    self._must_read = True
             snapshot = self._snapshot
             if self._generation == alias.generation and snapshot is not None:
                 if snapshot.registry is runtime.registry:
@@ -314,9 +321,10 @@ class ConnectionState:
         if tag.startswith(_CHANGES_TYPES):
             self.distrust(read=True)
             self.forget_missed()
+            self._is_provisional = self._has_changed_types = True
         elif self._is_provisional and tag == b"ROLLBACK":
             # Perhaps to a savepoint, and the type is gone.
-            self._snapshot = None
+            self.distrust(read=self._has_changed_types)
 
     def forget_missed(self) -> None:
         """Have the next value of a type that the server lacked ask for it at once."""
@@ -409,8 +417,9 @@ class ConnectionState:
         """Take *catalog* as what the server says."""
         self.note_backend(catalog.pid, connection.pgconn)
         snapshot = Snapshot(catalog, runtime.registry)
-        is_old = catalog.is_old and connection.pgconn.transaction_status != IDLE
-        if not is_old:
+        is_open = connection.pgconn.transaction_status != IDLE
+        is_private = is_open and self._has_changed_types
+        if not (is_private or (is_open and catalog.is_old)):
             change = self.alias.learn(self.server, snapshot, self._asked)
             if self.alias.recall(self.server) is not None:
                 # Else trust was withdrawn while it was being read.
@@ -419,8 +428,8 @@ class ConnectionState:
                 runtime.announce(change, True)
         self._must_read = False
         self.reads += 1
-        yield from self.adopt(snapshot, connection)
-        if connection.pgconn.transaction_status != IDLE:
+        yield from self.adopt(snapshot, connection, is_private=is_private)
+        if is_open:
             self._is_provisional = True
         logger.debug(
             "%s: read the types of %s",
@@ -430,16 +439,22 @@ class ConnectionState:
         )
         return snapshot
 
-    def adopt(self, snapshot: Snapshot, connection: Any) -> PQGen[None]:
-        """Trust *snapshot* from now on, for as long as the level says."""
+    def adopt(
+        self, snapshot: Snapshot, connection: Any, *, is_private: bool = False
+    ) -> PQGen[None]:
+        """Trust *snapshot* from now on, for as long as the level says.
+
+        *is_private*: it has types that no other connection sees yet.
+        """
         before = self.last
         self._trust(snapshot)
         if snapshot.ambiguous:
             status = connection.pgconn.parameter_status
             self._search_path = status(b"search_path") if snapshot.knows_paths else None
-        change = self.alias.meet(self.server, snapshot)
-        if change is not None:
-            runtime.announce(change, True)
+        if not is_private:
+            change = self.alias.meet(self.server, snapshot)
+            if change is not None:
+                runtime.announce(change, True)
         if (
             before is not None
             and before is not snapshot
@@ -505,7 +520,7 @@ class ConnectionState:
             }
         else:
             raise self.refuse("one server after the other answers")
-        if snapshot is not original:
+        if snapshot is not original and not self._has_changed_types:
             self.alias.extend(self.server, snapshot)
         if self._snapshot is original or self.last is original:
             if self._snapshot is original:

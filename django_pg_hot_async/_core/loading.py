@@ -78,12 +78,12 @@ def loader_resolver(
         if oid >= SURROGATES:
             # An element of an array, or an attribute, resolved before.
             return _loader(oid, format, unknown, context)
-        execution = getattr(context.adapters, ATTRIBUTE, None) if context else None
-        snapshot = execution.snapshot if execution else snapshot_of(context)
+        snapshot = snapshot_of(context)
         if snapshot is None:
             return unknown(oid, context)
         number = snapshot.numbers.get(oid)
-        if execution:
+        execution = getattr(context.adapters, ATTRIBUTE, None)
+        if execution is not None:
             execution.has_oids = True
             if number is None and not snapshot.knows(oid):
                 execution.has_unknown = True

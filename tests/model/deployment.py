@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import copy
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
@@ -27,12 +28,14 @@ from tests.scenarios import close_all
 from . import backend
 from .clients import OWN, Async, AsyncPool, Client, Django, Loop, Own, OwnPool
 from .cursors import make_cursor
+from .gate import Gate
 from .locks import Locks
 from .promise import (
     INSUFFICIENT_PRIVILEGE,
     LEVELS,
     MOVED,
     STRAIGHT,
+    Alias,
     Expected,
     Identity,
     Link,
@@ -49,6 +52,8 @@ CLIENTS: tuple[str, ...] = ("first", "second", "own", "pool", "task", "tasks")
 if backend.is_installed:
     CLIENTS = (*CLIENTS, "backend")
 DOORS = ("front", "back")
+CHECK = "SELECT 1"
+"""What Django sends to see whether a connection works."""
 OFF = "off"
 """The alias that the settings leave to Django."""
 
@@ -75,12 +80,15 @@ class Cast:
         doors: dict[bool, list[Door]],
         threads: list[Django],
         locks: Locks,
+        gate: Gate,
     ) -> None:
         self.world = world
         self.doors = doors
         """Services, and (True) poolers."""
         self.threads = threads
         self.locks = locks
+        self.gate = gate
+        """A way to the first of the poolers."""
         self.loop = Loop()
 
 
@@ -98,6 +106,8 @@ class Deployment(RuleBasedStateMachine):
     """Set by whoever runs the search."""
     levels: tuple[str, ...] = LEVELS
     """The levels of trust to deploy with."""
+    poolers: tuple[bool, ...] = (False, True)
+    """Whether a pooler may lead to the servers."""
 
     # Life
 
@@ -135,13 +145,13 @@ class Deployment(RuleBasedStateMachine):
         close_all()
         runtime.aliases = {}
         level = self.levels[LEVELS.index(level) % len(self.levels)]
-        pooler = pooler and level not in STRAIGHT
+        pooler = self.poolers[pooler % len(self.poolers)] and level not in STRAIGHT
         self.promise = Promise(level, pooler=pooler)
         self.threshold = None if pooler else threshold
         self.by_name = by_name
         self.links: dict[int, tuple[Any, Link]] = {}
         self.streamed: set[int] = set()
-        self.shadows: dict[str, Any] = {}
+        self.shadows: dict[Place, Any] = {}
         """Sessions with temporary types that are called as tracked ones are."""
         self.left = collections.Counter(MOST)
         self.has_off = has_off
@@ -240,9 +250,16 @@ class Deployment(RuleBasedStateMachine):
 
     # What is compared
 
-    def reads(self, most: int) -> None:
-        """No more than *most* statements were the app's since the last look."""
+    def statements(self, client: Client | None) -> list[str]:
+        """The statements since the last look, of *client* as a rule."""
         statements = self.world.statements.new()
+        if client is not None and any(sql.startswith(CHECK) for sql in statements):
+            client.checks_next = False
+        return statements
+
+    def reads(self, most: int, client: Client | None = None) -> None:
+        """No more than *most* statements were the app's since the last look."""
+        statements = self.statements(client)
         reads = sum(map(is_read, statements))
         assert reads <= most, f"{reads} reads, not {most} at most: {statements}"
         counts["reads"] += reads
@@ -259,8 +276,10 @@ class Deployment(RuleBasedStateMachine):
 
         *use* tells what is expected of it.
         """
-        expected = self.expect(client, use)
         link = self.link_of(client)
+        self.promise.begin(link, is_idle=self.is_idle(client))
+        before = copy.deepcopy((self.promise.alias(client.alias), link))
+        expected = self.expect(client, use)
         status = client.connection.pgconn.transaction_status
         error: BaseException | None = None
         value: Any = None
@@ -268,11 +287,15 @@ class Deployment(RuleBasedStateMachine):
             value = (do or client.do)(work)
         except ERRORS as caught:
             error = caught
-        found = sum(map(is_read, statements := self.world.statements.new()))
+        found = sum(map(is_read, statements := self.statements(client)))
         counts["reads"] += found
         if any("json_build_object" in statement for statement in statements):
             # What it has found may be news to others, which ask once more then.
             self.unsettle(client.alias, besides=link)
+        if any("count(*) OVER" in statement for statement in statements):
+            self.note_read(link)
+        if not found and expected.most:
+            self.learn_nothing(link, *before)
         assert found <= expected.most, (
             f"{client}: {found} reads, {error!r}, where {expected.most} were expected"
             f" at most: {statements}"
@@ -285,20 +308,42 @@ class Deployment(RuleBasedStateMachine):
             assert after == status, f"{client}: left {after!r}, found {status!r}"
             return value, expected.right
         note(f"{client}: {error!r}")
-        self.excuse(client, link, expected, error)
+        self.excuse(client, expected, error, before)
         return None, []
 
+    def note_read(self, link: Link) -> None:
+        """All types were read; what others are is not known by that."""
+        if link.frozen is None:
+            self.promise.alias(link.alias).settled.add(link.identity)
+        for _, other in self.links.values():
+            if other.alias == link.alias:
+                other.met.clear()
+
+    def learn_nothing(self, link: Link, alias: Alias, before: Link) -> None:
+        """Nothing was asked: what is known is what was known *before*."""
+        known = self.promise.alias(link.alias)
+        known.known, known.stamp, known.bare = alias.known, alias.stamp, alias.bare
+        for name in ("stamp", "held", "last", "met", "is_mixed", "is_provisional"):
+            setattr(link, name, getattr(before, name))
+
     def excuse(
-        self, client: Client, link: Link, expected: Expected, error: BaseException
+        self,
+        client: Client,
+        expected: Expected,
+        error: BaseException,
+        before: tuple[Alias, Link],
     ) -> None:
-        """Fail for an *error* that the promise does not cover."""
+        """Fail for an *error* that the promise does not cover.
+
+        *before*: what was known of the alias and of the connection.
+        """
+        link = self.link_of(client)
         found = cause(error)
         assert RAN_AGAIN not in str(found), f"{client}: {error!r}"
         if found.sqlstate in expected.refusals:
-            # The error is the database's own, or in its words.
+            # The error is the database's own, or in its words; nothing was learnt.
             counts[f"reads that failed with {found.sqlstate}"] += 1
-            link.held = link.last = None
-            self.promise.alias(client.alias).known.pop(link.identity, None)
+            self.learn_nothing(link, *before)
         elif all(expected.right) and not expected.missing:
             raise AssertionError(f"{client}: {error!r}") from error
         counts["excused errors"] += 1
@@ -323,17 +368,15 @@ class Deployment(RuleBasedStateMachine):
         if link.slack and not link.has_rights:
             expected.refusals |= {INSUFFICIENT_PRIVILEGE}
         link.slack, link.next_slack = link.next_slack, 0
-        if client.is_djangos and client.checks_next:
+        if client.checks_next:
             # Whether the connection still works, before it is first used.
-            client.checks_next = False
-            expected.most += 1
+            expected.most += MOVED
         return expected
 
     def make(self, client: Client, how: str) -> Any:
         """Make a cursor that is kept."""
         cursor = client.do(lambda: make_cursor(client, how))
-        self.reads(int(client.checks_next))
-        client.checks_next = client.checks_next and how != "cursor"
+        self.reads(MOVED if client.checks_next else 0, client)
         return cursor
 
     def unsettle(
@@ -343,6 +386,9 @@ class Deployment(RuleBasedStateMachine):
         for _, link in self.links.values():
             if alias in (None, link.alias) and link is not besides:
                 link.slack = MOVED
+        if besides is None:
+            for one in self.promise.aliases.values():
+                one.settled.clear()
 
     def is_idle(self, client: Client) -> bool:
         """Whether the next statement begins a transaction, or is one."""
@@ -351,6 +397,13 @@ class Deployment(RuleBasedStateMachine):
     def is_own(self, client: Client) -> bool:
         """Whether the next statement is a transaction of its own."""
         return not client.in_transaction
+
+    def may_ask(self, client: Client) -> bool:
+        """Whether something may be asked with, or before, a statement without types.
+
+        What is prepared, or may be, has a type in it perhaps.
+        """
+        return self.is_own(client) or self.threshold is not None
 
     def compare(
         self, values: Sequence[Any], truth: Sequence[Any], right: Sequence[bool]
@@ -402,12 +455,13 @@ class Deployment(RuleBasedStateMachine):
             if not client.is_light:
                 self.end(client)
 
-    def begin(self, client: Client) -> None:
-        """Begin a transaction: where trust belongs to one, it ends."""
+    def begin(self, client: Client, *, most: int = 0) -> None:
+        """Begin a transaction: where trust belongs to one, it ends.
+
+        *most*: what may have been asked since the last look.
+        """
         client.do(client.begin)
-        if client.checks_next:
-            client.checks_next = False
-            self.reads(1)
+        self.reads(most + (MOVED if client.checks_next else 0), client)
         self.promise.begin(self.link_of(client), is_idle=True)
 
     def end(self, client: Client, *, commit: bool = True) -> None:

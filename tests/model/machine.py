@@ -13,15 +13,14 @@ from django_pg_hot_async._core.connection import ConnectionState, state_of
 
 from .cursors import KEPT, VALUES, column_lists
 from .deployment import clients, counts, places
-from .operations import Operations
-from .traffic import Traffic
+from .widened import Widened
 from .world import ORDERS, SOME
 
 FIRST_NORMAL_OID = 16384
 SURROGATES = 2**32
 
 
-class Search(Traffic, Operations):
+class Search(Widened):
     """Invariants are the promise's; a step that breaks one is the counter-example."""
 
     @rule(

@@ -20,6 +20,7 @@ from tests.scenarios import connections
 from .clients import OWN, Client
 from .cursors import plain_query
 from .deployment import ERRORS, OFF, Deployment, clients, counts, doors, nearby, places
+from .promise import MOVED
 from .world import MAPPING, ORDERS, TEMPLATES, Door, Hue, Mood, Place, Tone
 
 
@@ -120,6 +121,8 @@ class Operations(Deployment):
                 if door.bouncer is not None and door.place is there:
                     self.leave(door)
                     stack.enter_context(door.bouncer.paused())
+            if (session := self.shadows.pop(there, None)) is not None:
+                session.close()
             self.world.rebuild(there, template)
             self.unsettle()
         if not self.doors[0].is_pooler:
@@ -140,7 +143,10 @@ class Operations(Deployment):
     def _register(self) -> None:
         """The project registers a type of its own, with connections open."""
         register_type("mood", EnumInfo, register_enum, enum=Mood, mapping=MAPPING)
+        # Of two that a value may be, it is the one that was declared last.
+        register_type("one.slot", RangeInfo, register_range)
         register_type("shift", RangeInfo, register_range)
+        register_type("span", RangeInfo, register_range)
         register_type("hue", EnumInfo, register_enum, enum=Hue)
         register_type("one.tone", EnumInfo, register_enum, enum=Tone)
         self.promise.register("mood", "shift")
@@ -178,7 +184,8 @@ class Operations(Deployment):
         if not client.is_open:
             # It went back to Django's pool.
             client.let_go()
-        self.reads(0)
+        # After an error it is looked at once whether the connection works.
+        self.reads(MOVED)
 
     @precondition(lambda self: self.has_off)
     @rule(number=st.sampled_from((0, 1)))

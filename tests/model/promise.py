@@ -49,6 +49,8 @@ class Known:
 class Alias:
     stamp: int = 0
     known: dict[Identity, Known] = field(default_factory=dict)
+    settled: set[Identity] = field(default_factory=set)
+    """Those that have been read since anything happened to their types."""
     bare: set[str] = field(default_factory=set)
     """Statements that are known to carry no such type."""
     reasons: dict[object, float] = field(default_factory=dict)
@@ -189,7 +191,8 @@ class Promise:
         known = alias.known.get(link.identity)
         if self.level == "server" and not anew and known and known.is_trusted:
             self._trust(link, known)
-            return Expected()
+            # Somebody has read it since something happened, or nobody has.
+            return Expected(0 if link.identity in alias.settled else MOVED)
         layout = link.frozen.without_dropped(place.layout) if link.frozen else None
         now = Known(place, self.seen(layout or place.layout))
         is_asked = known and known.is_trusted and known.place is place and not anew
@@ -227,7 +230,7 @@ class Promise:
     # What is expected of a use
 
     def plain(self, link: Link, place: Place, text: str, *, is_own: bool) -> Expected:
-        """A statement that has no such type in it; *is_own*: a transaction of its own.
+        """A statement that has no such type in it; *is_own*: it may be asked with it.
 
         What is not known to be one has a confirmation with it, the first time.
         """

@@ -48,6 +48,9 @@ from .deployment import ERRORS, INERROR, Deployment, cause, clients, counts
 from .processes import fork, in_a_thread, in_the_child
 from .promise import MOVED, Expected, Link, Promise, is_evidence
 
+RAW = ("raw", "binary")
+"""Ways to execute the very text of a query, besides those that are kept."""
+
 
 class Traffic(Deployment):
     """Reads and writes; each is compared with what the promise says of it."""
@@ -83,11 +86,12 @@ class Traffic(Deployment):
             self.streamed.add(id(client.connection))
         select = self.select(client, how, columns)
         by_name = how in DJANGO_READS
-        is_own = self.is_own(client)
+        is_own, may_ask = self.is_own(client), self.may_ask(client)
 
         def expected(promise: Promise, link: Link) -> Expected:
             if not select.types and how not in (*AHEAD, *IN_PARTS):
-                found = promise.plain(link, place, select.sql, is_own=is_own)
+                text = select.sql if how in (*KEPT, *RAW) else f"{how} {select.sql}"
+                found = promise.plain(link, place, text, is_own=may_ask)
                 found.most += by_name and is_own
                 return found
             if how in COPIES:
@@ -143,10 +147,10 @@ class Traffic(Deployment):
         return (0 if is_whole else MOVED) + self.has_moods
 
     def _plain(self, client: Client) -> None:
-        place, is_own = self.place(client), self.is_own(client)
+        place, may_ask = self.place(client), self.may_ask(client)
 
         def expected(promise: Promise, link: Link) -> Expected:
-            return promise.plain(link, place, "plain", is_own=is_own)
+            return promise.plain(link, place, "plain", is_own=may_ask)
 
         self.attempt(client, lambda: plain_query(client), expected)
 
@@ -239,11 +243,11 @@ class Traffic(Deployment):
     def _again(self, client: Client, which: int) -> None:
         _, cursor, select = client.kept[which]
         self.touch(client)
-        place, is_own = self.place(client), self.is_own(client)
+        place, may_ask = self.place(client), self.may_ask(client)
 
         def expected(promise: Promise, link: Link) -> Expected:
             if not select.types:
-                return promise.plain(link, place, select.sql, is_own=is_own)
+                return promise.plain(link, place, select.sql, is_own=may_ask)
             return promise.result(link, place, select.types)
 
         def work() -> Any:
@@ -345,6 +349,7 @@ class Traffic(Deployment):
     def _freeze(self, client: Client) -> None:
         """The transaction that has begun sees no type that is created from now on."""
         client.do(lambda: freeze(client))
+        self.reads(MOVED if self.threshold is not None else 0)
         client.is_light = True
         self.link_of(client).frozen = self.place(client).layout
         counts["transactions at REPEATABLE READ"] += 1
@@ -403,7 +408,7 @@ class Traffic(Deployment):
                 assert aborted or "cannot adapt" in str(error), error
             else:
                 raise AssertionError("a query in an aborted transaction succeeded")
-        self.reads(0)
+        self.reads(MOVED if self.threshold is not None else 0)
         self.end(client, commit=False)
         self.reads(0)
 

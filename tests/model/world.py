@@ -79,17 +79,26 @@ STRANGER = "stranger"
 RIGHTS = f"""
 create role {STRANGER}; create role one; create role two;
 revoke select on pg_catalog.pg_type from public;
+grant select on pg_catalog.pg_type to one, two;
 alter default privileges grant select on tables to public
 """
 TENANTS = "".join(
     f"create schema {tenant}; grant usage on schema {tenant} to public;"
     f"create type {tenant}.hue as enum ('red', 'blue');"
     f"create type {tenant}.tone as enum ('red', 'blue');"
+    f"create type {tenant}.span as range (subtype = float8);"
+    f"create type {tenant}.slot as range (subtype = time);"
     f"create table {tenant}.paint (hue {tenant}.hue);"
     f"grant all on {tenant}.paint to public;"
     for tenant in ("one", "two")
 )
 """Two schemas with types of one name, and in each a table of its own."""
+SHADOW = """
+create temporary table hstore (a int); create type pg_temp.mood as enum ('x');
+create type pg_temp.shift as range (subtype = int4);
+create type pg_temp.hue as enum ('x')
+"""
+"""Types of a session's own, which are called as tracked ones are."""
 NEW_LABEL = "alter type mood add value if not exists 'new'"
 
 
@@ -104,15 +113,15 @@ class Mood(enum.Enum):
 class Hue(enum.Enum):
     """What a project registers for an enum that each tenant has."""
 
-    RED = "red"
-    BLUE = "blue"
+    red = "red"
+    blue = "blue"
 
 
 class Tone(enum.Enum):
     """What a project registers for an enum that it declares with its schema."""
 
-    RED = "red"
-    BLUE = "blue"
+    red = "red"
+    blue = "blue"
 
 
 MAPPING = {Mood.SAD: "sad", Mood.OK: "ok", Mood.NEW: "new"}
@@ -162,7 +171,7 @@ class Layout:
         return MappingProxyType({oid: name for name, oid in self.oids.items()})
 
 
-@dataclass
+@dataclass(eq=False)
 class Place:
     """A database on a server, and what it holds at present."""
 
@@ -302,6 +311,13 @@ class World:
             self._helpers[server.port, dbname] = helper
         cursor = helper.execute(sql.encode(), params)
         return cursor.fetchall() if cursor.description else []
+
+    def session(self, place: Place) -> psycopg.Connection[Any]:
+        """Return a session of somebody else's at *place*, which is not counted."""
+        return psycopg.connect(
+            place.server.conninfo(place.dbname, application_name=APPLICATION_NAME),
+            autocommit=True,
+        )
 
     def close(self) -> None:
         for helper in self._helpers.values():
