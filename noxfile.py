@@ -178,6 +178,13 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 
+@nox.session(python=newest_python())
+def instructions(session: nox.Session) -> None:
+    """Count what statements cost the client, by valgrind: no noise, no server."""
+    install(session, "bench")
+    session.run("python", "-m", "benchmarks.instructions", *session.posargs)
+
+
 def install(session: nox.Session, group: str, *requirements: str) -> None:
     session.install(*nox.project.dependency_groups(PROJECT, group), *requirements, ".")
 
