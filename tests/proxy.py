@@ -73,12 +73,14 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.host, self.port = self._listener.getsockname()
         self._wires: list[Wire] = []
+        self._is_closed = False
         threading.Thread(target=self._accept, daemon=True).start()
 
     def __enter__(self) -> Proxy:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._is_closed = True
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -115,9 +117,13 @@ class Proxy:
             while True:
                 client, _ = self._listener.accept()
                 try:
-                    self._wires.append(Wire(self, client))
+                    wire = Wire(self, client)
                 except OSError:
                     client.close()
+                    continue
+                self._wires.append(wire)
+                if self._is_closed:
+                    wire.reset()
 
 
 class Held:

@@ -692,6 +692,24 @@ class TestMoving:
             relay.count(lambda number: None)
             assert self.STEPS[step](client)
 
+    @pytest.mark.parametrize("step", ["simple", "extended", "returning", "several"])
+    def test_twice_from_a_server_that_another_connection_has_read(
+        self, relay, move, step
+    ):
+        with opened(Sync, relay) as client, opened(Sync, relay) as other:
+            assert self.STEPS[step](client)
+
+            def before(number: int) -> None:
+                if number == 0:
+                    move()
+                elif number == 1:
+                    relay.count(lambda number: None)
+                    assert other.row(SELECT) == ROW
+                    move()
+
+            relay.count(before)
+            assert self.STEPS[step](client)
+
     @pytest.mark.parametrize("step", ["simple", "asserted", "stream", "pipeline"])
     def test_before_the_first_message_to_a_server_nobody_knows(self, relay, move, step):
         with opened(Sync, relay) as client:
@@ -822,6 +840,11 @@ class TestMoving:
                     ):
                         seen[repr(outcome(step))] += 1
 
+        with opened(Sync, bouncer) as client:
+            for server in servers:
+                # One that nobody has read may be left before the read arrives.
+                bouncer.switch(server)
+                assert client.row(SELECT) == ROW
         threads = [
             threading.Thread(target=work, args=(client_class, binding))
             for client_class in CLIENTS.values()

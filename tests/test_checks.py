@@ -23,6 +23,7 @@ from django.apps import apps
 from django.conf import settings
 from django.core import checks as django_checks
 from django.core.management import call_command
+from django.db.backends.postgresql import psycopg_any
 from django.db.backends.postgresql.base import DatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.test.utils import override_settings
@@ -374,6 +375,9 @@ def process_wide():
     before = dict(types._registry), [dict(one) for one in loaders]
     yield
     types._registry, loaders[:] = before
+    # What was made of it meanwhile has a copy.
+    template: Any = psycopg_any.get_adapters_template
+    template.cache_clear()
 
 
 @pytest.mark.parametrize("oid, expected", [(16383, set()), (16384, {"W007"})])

@@ -164,7 +164,7 @@ def carry(
             said = confirmation.read(answer)
             found = state.explain(said, pgconn)
             if found is None:
-                found = yield from state.read(connection, said.start)
+                found = yield from state.read(connection, answer=said)
             else:
                 yield from state.adopt(found, connection)
             snapshot = found

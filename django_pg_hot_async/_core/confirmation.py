@@ -25,7 +25,11 @@ class Answer:
     """When the postmaster that answered started, in µs."""
     snapshot: Snapshot | None
     """What is confirmed, under the session's search_path; None: a read is due."""
-    pid: int | None
+    others: tuple[Snapshot, ...] = ()
+    """What it does not confirm, where it confirms nothing."""
+    database: str | None = None
+    """The database that answered, where it was asked for."""
+    pid: int | None = None
     """Of the backend that answered, where it was asked for."""
 
 
@@ -67,14 +71,18 @@ class Confirmation:
         answer = self._known.get(key)
         if answer is None:
             start = moment(values[0])
-            answer = Answer(start, self._explain(start, values[1:]), None)
-            if answer.snapshot is not None:
+            snapshot, database = self._explain(start, values[1:])
+            others = () if snapshot is not None else self._snapshots
+            answer = Answer(start, snapshot, others, database)
+            if snapshot is not None:
                 self._known[key] = answer
                 while len(self._known) > MAX_ANSWERS:
                     self._known.pop(next(iter(self._known)), None)
         return answer if pid is None else replace(answer, pid=pid)
 
-    def _explain(self, start: int, values: list[bytes]) -> Snapshot | None:
+    def _explain(
+        self, start: int, values: list[bytes]
+    ) -> tuple[Snapshot | None, str | None]:
         database = unescape(values.pop()) if self._wants_database else None
         for snapshot in self._snapshots:
             catalog = snapshot.catalog
@@ -89,8 +97,8 @@ class Confirmation:
             text = names.decode(errors="replace") if self._is_ascii else unescape(names)
             visible = _find_visible(snapshot, text)
             if visible is not None:
-                return snapshot.seen_from(visible, text)
-        return None
+                return snapshot.seen_from(visible, text), database
+        return None, database
 
 
 def _find_visible(snapshot: Snapshot, text: str) -> frozenset[int] | None:

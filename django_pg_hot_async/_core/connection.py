@@ -377,8 +377,7 @@ class ConnectionState:
             if snapshot is not None:
                 yield from self.adopt(snapshot, connection)
                 return snapshot
-        start = None if answer is None else answer.start
-        return (yield from self.read(connection, start))
+        return (yield from self.read(connection, answer=answer))
 
     def explain(self, answer: Answer, pgconn: PGconn) -> Snapshot | None:
         """Return the snapshot that *answer* confirms; None where a read is due."""
@@ -390,12 +389,21 @@ class ConnectionState:
             return snapshot
         return None
 
-    def read(self, connection: Any, start: int | None = None) -> PQGen[Snapshot]:
+    def read(
+        self,
+        connection: Any,
+        start: int | None = None,
+        *,
+        answer: Answer | None = None,
+    ) -> PQGen[Snapshot]:
         """Read the types, from the server whose postmaster started at *start*.
 
-        None is any. In autocommit behind a pooler each message may reach another
-        server: then it is read again.
+        None is any; *answer* is one that nothing which was known explained. In
+        autocommit behind a pooler each message may reach another server: then it is
+        read again, unless another connection has read the one that gave the answer.
         """
+        if answer is not None:
+            start = answer.start
         pgconn, encoding = connection.pgconn, connection.info.encoding
         question = runtime.registry.question
         if not question:
@@ -411,6 +419,10 @@ class ConnectionState:
             snapshot = yield from self.learn(catalog, connection)
             if start is None or catalog.start == start:
                 return snapshot
+            found = None if answer is None else self.alias.find(self.server, answer)
+            if found is not None:
+                yield from self.adopt(found, connection)
+                return found
         raise self.refuse("one server after the other answers")
 
     def learn(self, catalog: Catalog, connection: Any) -> PQGen[Snapshot]:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from . import types as _types
 from .catalog import Catalog
-from .confirmation import Confirmation
+from .confirmation import Answer, Confirmation
 from .server import Server
 from .snapshot import Snapshot
 from .trust import Trust
@@ -146,6 +146,20 @@ class Alias:
         if known.snapshot.registry is not self._runtime.registry:
             return None
         return known
+
+    def find(self, server: Server, answer: Answer) -> Snapshot | None:
+        """Return what was read from the server that gave *answer*; None: nothing was.
+
+        By when it started: its types are those of the moment it was read.
+        """
+        known = self.recall(server)
+        for snapshot in () if known is None else known.snapshots:
+            is_here = answer.database in (None, snapshot.catalog.database)
+            is_told = answer.database is not None or not snapshot.needs_database
+            is_same = snapshot.catalog.start == answer.start and is_here and is_told
+            if is_same and not any(map(snapshot.is_of, answer.others)):
+                return snapshot
+        return None
 
     def confirmation(
         self, server: Server, *, is_ascii: bool, is_iso: bool, wants_pid: bool

@@ -49,7 +49,14 @@ def _adapters_template(original: Any) -> Any:
         dumping.install(made)
         return made
 
-    return get_adapters_template
+    def cache_clear() -> None:
+        original.cache_clear()
+        template.cache_clear()
+
+    # As Django's has it: what is registered with psycopg later is in the next one.
+    taken: Any = functools.wraps(original)(get_adapters_template)
+    taken.cache_clear, taken.cache_info = cache_clear, template.cache_info
+    return taken
 
 
 # Connects and checkouts
