@@ -41,6 +41,29 @@ SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int4,
        pg_catalog.pg_is_in_recovery()"""
 
 
+_OTHERS = """\
+SELECT n.nspname, t.typname, CASE
+           WHEN c.relkind OPERATOR(pg_catalog.<>) 'c' THEN 't'
+           ELSE t.typtype
+       END
+FROM pg_catalog.pg_type AS t
+JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) t.typnamespace
+LEFT JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) t.typrelid
+WHERE t.typname OPERATOR(pg_catalog.=) ANY (%s)
+ORDER BY 1, 2"""
+"""What else has the names of types that are missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class OtherType:
+    """A type that has the name of a tracked type, and is of another kind."""
+
+    schema: str
+    name: str
+    kind: str
+    """``pg_type.typtype``, or "t" for the row type of a table, a view or an index."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a server said of itself."""
@@ -51,6 +74,8 @@ class Answer:
     """Its types; None where none are tracked."""
     missing: tuple[str, ...]
     """Tracked types that it does not have."""
+    others: tuple[OtherType, ...]
+    """What has their names there instead."""
     registrations: tuple[str, ...]
     """Types that are registered on its connections under OIDs of a server."""
     host: str | None
@@ -74,8 +99,9 @@ class NotAsked:
 def ask_all(aliases: Iterable[str]) -> dict[str, Answer | NotAsked]:
     """Ask the servers of *aliases*, all at once; return what each said, in order.
 
-    Two statements each, in one transaction, on a new connection. It takes 10 seconds
-    at most, whatever hangs. Nothing is raised: an error is an answer as well.
+    Two statements each, three where a tracked type is missing, in one transaction, on
+    a new connection. It takes 10 seconds at most, whatever hangs. Nothing is raised: an
+    error is an answer as well.
     """
     # Threads, since a PgBouncer that is paused lets a client wait for minutes, and
     # libpq has no limit of its own for that.
@@ -147,14 +173,21 @@ def _ask(connection: Any) -> Answer | NotAsked:
             snapshot = (
                 connection.wait(state.read(connection)) if registry.question else None
             )
+        missing = [
+            tracked
+            for tracked in registry.types
+            if snapshot is None or not snapshot.surrogates_of(tracked)
+        ]
+        others: tuple[OtherType, ...] = ()
+        if missing:
+            names = [tracked.name for tracked in missing]
+            cursor = connection.execute(_OTHERS, [names])
+            others = tuple(OtherType(*row) for row in cursor.fetchall())
     return Answer(
         server=replace(state.server, version=version),
         snapshot=snapshot,
-        missing=tuple(
-            str(tracked)
-            for tracked in registry.types
-            if snapshot is None or not snapshot.surrogates_of(tracked)
-        ),
+        missing=tuple(map(str, missing)),
+        others=others,
         registrations=tuple(_registrations(connection)),
         host=host,
         port=port,
