@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
-from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 
 from . import arguments
@@ -61,6 +60,8 @@ def register_type(
     `ImproperlyConfigured` where *name* is registered otherwise. Where the app is not
     in ``INSTALLED_APPS``, nothing loads the type: warn, and have a system check.
     """
+    from django.core import checks
+
     from django_pg_hot_async._core.runtime import runtime
     from django_pg_hot_async.checks import APP, check_installed
 
