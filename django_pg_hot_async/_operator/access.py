@@ -126,3 +126,18 @@ def opened(alias: str, *, read_only: bool = True) -> Iterator[psycopg.Cursor[Any
             ) from error
     finally:
         wrapper.close()
+
+
+def identity(cursor: psycopg.Cursor[Any]) -> tuple[str, ...]:
+    """Return what is equal only for one database: of one server, since it started."""
+    cursor.execute(
+        "SELECT extract(epoch FROM pg_postmaster_start_time())::text, oid::text FROM pg_database"
+        " WHERE datname = current_database()"
+    )
+    return tuple(cursor.fetchone() or ())
+
+
+def refuse_same(blue: tuple[str, ...], green: tuple[str, ...]) -> None:
+    """Raise `CannotTell` where the two `identity` are of one database."""
+    if blue == green:
+        raise CannotTell("both aliases lead to one and the same database")
