@@ -131,8 +131,8 @@ def opened(alias: str, *, read_only: bool = True) -> Iterator[psycopg.Cursor[Any
 def identity(cursor: psycopg.Cursor[Any]) -> tuple[str, ...]:
     """Return what is equal only for one database: of one server, since it started."""
     cursor.execute(
-        "SELECT extract(epoch FROM pg_postmaster_start_time())::text, oid::text FROM pg_database"
-        " WHERE datname = current_database()"
+        "SELECT extract(epoch FROM pg_postmaster_start_time())::text, oid::text"
+        " FROM pg_database WHERE datname = current_database()"
     )
     return tuple(cursor.fetchone() or ())
 

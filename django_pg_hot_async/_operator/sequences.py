@@ -143,7 +143,8 @@ def read_sequences(cursor: Any) -> list[SequenceFacts]:
 def _facts(*row: Any) -> SequenceFacts:
     *facts, schema, table, column, has_integers = row
     owner = (schema, table, column) if column else None
-    return SequenceFacts(*facts, owner, bool(has_integers))
+    all_facts: list[Any] = [*facts, owner, bool(has_integers)]
+    return SequenceFacts(*all_facts)
 
 
 def find(wanted: SequenceFacts, there: Iterable[SequenceFacts]) -> SequenceFacts | None:
