@@ -61,8 +61,8 @@ def check_servers(
 ) -> list[CheckMessage]:
     """Ask the servers behind *databases*; they are None where none is to be asked.
 
-    Two statements each, over a connection of their own. A server that cannot be
-    reached is a warning: Django's own checks do without one.
+    Two statements each, or three where a type is missing, over a connection of their
+    own. A server that cannot be reached is a warning: Django's own checks do without.
     """
     # Django 5.2 and 6.0 call checks of databases every time, with None; 6.1 does
     # not, and passes all aliases to those that are asked for by tag.
@@ -97,6 +97,23 @@ def check_servers(
                 )
             )
     return found
+
+
+def check_installed(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Tell of declared types that nothing loads; `register_type()` registers this."""
+    from ._core.runtime import runtime
+    from ._django.declare import GROUP
+
+    if apps.is_installed(APP) or not runtime.group(GROUP):
+        return []
+    return [
+        Warning(
+            f"register_type() is called, and {APP!r} is not in INSTALLED_APPS: no"
+            " declared type is loaded or sent.",
+            hint=f"Add {APP!r} to INSTALLED_APPS.",
+            id=f"{APP}.W010",
+        )
+    ]
 
 
 # What settings show
@@ -285,37 +302,9 @@ def _check_answer(alias: str, answer: Any) -> Iterator[CheckMessage]:
             " the receiver of connection_created.",
             id=f"{APP}.W008",
         )
-    if answer.snapshot is not None:
-        yield from _check_types(alias, answer)
+    from ._operator.declared_types import check_declared_types
 
-
-def _check_types(alias: str, answer: Any) -> Iterator[CheckMessage]:
-    from ._core.runtime import runtime
-    from ._django.declare import GROUP
-
-    for tracked in runtime.group(GROUP):
-        if tracked.builtin:
-            continue
-        shapes = answer.snapshot.surrogates_of(tracked)
-        if not shapes:
-            yield Warning(
-                f"register_type() declares {str(tracked)!r}, a"
-                f" {tracked.info_class.__name__}, and {answer.server}, to which"
-                f" DATABASES[{alias!r}] leads, has no such type.",
-                hint="Create it, or correct its name or class. A migration that creates"
-                " it is enough: nothing has to be restarted.",
-                id=f"{APP}.W005",
-            )
-        for shape in shapes:
-            if shape.failure is not None:
-                yield Error(
-                    f"The register function of the type {str(tracked)!r} raised"
-                    f" {shape.failure!r}, given the type as it is on {answer.server},"
-                    f" to which DATABASES[{alias!r}] leads.",
-                    hint="Values of the type cannot be loaded or sent until it does"
-                    " not: correct the arguments of register_type().",
-                    id=f"{APP}.E003",
-                )
+    yield from check_declared_types(alias, answer)
 
 
 # Settings

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import psycopg
+from asgiref.sync import markcoroutinefunction
 
 __all__ = ["aconfigure", "configure"]
 
@@ -29,8 +30,8 @@ def configure(alias: str) -> Callable[[psycopg.Connection[Any]], None]:
     is sent, and the transaction status does not change.
 
     It ignores a server that is not PostgreSQL, and an alias that PG_HOT_ASYNC leaves to
-    Django. Raise `TypeError` if the argument is neither a psycopg connection nor a
-    wrapper around one.
+    Django. Raise `TypeError` if the argument is neither a `psycopg.Connection` nor a
+    wrapper around one; a pool logs it, and it names `aconfigure` where that is wanted.
     """
     return functools.partial(_configure, alias)
 
@@ -40,7 +41,8 @@ def aconfigure(
 ) -> Callable[[psycopg.AsyncConnection[Any]], Awaitable[None]]:
     """Make a ``configure`` for `AsyncConnectionPool` or `AsyncNullConnectionPool`.
 
-    It awaits nothing. `configure` has the details.
+    It awaits nothing, and raises `TypeError` for a `psycopg.Connection`. `configure`
+    has the other details.
     """
     return functools.partial(_aconfigure, alias)
 
@@ -50,6 +52,21 @@ def aconfigure(
 
 
 def _configure(alias: str, connection: Any) -> None:
+    _track("configure", alias, connection)
+
+
+@markcoroutinefunction
+def _aconfigure(alias: str, connection: Any) -> Awaitable[None]:
+    # Before anything is awaited: a ConnectionPool would not await it.
+    _track("aconfigure", alias, connection)
+    return _nothing()
+
+
+async def _nothing() -> None:
+    pass
+
+
+def _track(hook: str, alias: str, connection: Any) -> None:
     # Not at import: this module may be imported by a settings file.
     from django.apps import apps
 
@@ -58,10 +75,13 @@ def _configure(alias: str, connection: Any) -> None:
     from ._django import connections
 
     found = unwrapped(connection)
-    if found is None:
+    is_async = isinstance(found, psycopg.AsyncConnection)
+    if found is None or is_async != (hook == "aconfigure"):
+        wanted, other = _FOR[hook]
+        hint = "" if found is None else f"; for this one, use pool.{other}({alias!r})"
         raise TypeError(
-            f"pool.configure({alias!r}) was called with {connection!r}; it wants a"
-            " psycopg.Connection or psycopg.AsyncConnection"
+            f"pool.{hook}({alias!r}) was called with {connection!r}; it wants a"
+            f" psycopg.{wanted}{hint}"
         )
     if apps.ready and not conf.is_on:
         return  # The app is not installed, or stands aside.
@@ -73,5 +93,8 @@ def _configure(alias: str, connection: Any) -> None:
         connections.track(found, alias, in_pool=True)
 
 
-async def _aconfigure(alias: str, connection: Any) -> None:
-    _configure(alias, connection)
+_FOR = {
+    "configure": ("Connection", "aconfigure"),
+    "aconfigure": ("AsyncConnection", "configure"),
+}
+"""What each hook is for, and the hook that is for the other."""

@@ -13,7 +13,7 @@ import threading
 import types
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import django
 import psycopg
@@ -28,6 +28,7 @@ from django.db.backends.postgresql.base import DatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.test.utils import override_settings
 from psycopg.types import TypeInfo
+from psycopg.types.composite import CompositeInfo, register_composite
 from psycopg.types.enum import EnumInfo, register_enum
 from psycopg.types.string import TextLoader
 
@@ -36,12 +37,15 @@ from django_pg_hot_async import checks, register_type
 from django_pg_hot_async._core.runtime import runtime
 from django_pg_hot_async._django import backend, startup
 from django_pg_hot_async._django.declare import GROUP
+from django_pg_hot_async._operator import declared_types
 from django_pg_hot_async.testing import PgBouncer
 
 from .scenarios import ANVIL, KINDS, READ, connections, database, lead, trust
 
 PAGE = (Path(__file__).parent.parent / "docs" / "checks.md").read_text()
-SOURCE = Path(checks.__file__).read_text()
+SOURCE = "".join(
+    Path(str(module.__file__)).read_text() for module in (checks, declared_types)
+)
 POOL = {"OPTIONS": {"pool": True}}
 
 
@@ -581,10 +585,84 @@ forget(); forget("default")
     assert process.stdout == "[]\n"
 
 
-def test_w005_a_type_of_another_kind(alias, green, declare):
+@pytest.fixture
+def size(green):
+    green.execute("create type size as (width int, height int)", dbname="shop")
+    yield
+    green.execute("drop type size", dbname="shop")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what", "hint"),
+    [
+        (["product", EnumInfo, register_enum], "the row type of a table", "Correct"),
+        (["public.mood", CompositeInfo], "an enum", "('public.mood', EnumInfo, reg"),
+        (["size"], "a composite type", "('size', CompositeInfo, register_composite, f"),
+    ],
+)
+def test_w005_a_type_of_another_kind(
+    alias, green, declare, size, arguments, what, hint
+):
     lead("default", green.database("shop"))
-    declare("product", EnumInfo, register_enum)
-    assert found(["default"]).keys() == {"W005"}
+    declare(*arguments)
+    message = found(["default"])["W005"]
+    name = arguments[0].removeprefix("public.")
+    assert message.msg.endswith(f"leads, public.{name} is {what}.")
+    assert hint in message.hint
+
+
+def test_w009_an_enum_declared_as_any_type(alias, green, declare):
+    lead("default", green.database("shop"))
+    declare("mood")
+    message = found(["default"])["W009"]
+    assert message.msg.startswith("register_type() declares 'mood', a TypeInfo, and on")
+    assert message.msg.endswith(" it is an enum: its values stay strings.")
+    assert "register_type('mood', EnumInfo, register_enum, enum=...)." in message.hint
+    assert message.hint.endswith("For strings, register_type('mood', EnumInfo).")
+    runtime.track(GROUP, ())
+    declare("mood", EnumInfo)
+    assert found(["default"]) == {}
+    runtime.track(GROUP, ())
+    declare("mood", register=lambda info, context: None)
+    assert found(["default"]) == {}
+
+
+def test_w010_register_type_without_the_app(tmp_path):
+    """A warning in every process where it can be told, and a check."""
+    (tmp_path / "early").mkdir()
+    call = "from django_pg_hot_async import register_type; register_type('x')"
+    (tmp_path / "early" / "__init__.py").write_text(call)
+    process = run(START.format(apps=["early"]), tmp_path)
+    assert process.stdout == (
+        "django_pg_hot_async.W010 register_type() is called, and 'django_pg_hot_async'"
+        " is not in INSTALLED_APPS: no declared type is loaded or sent.\n"
+    )
+    with_app = START.format(apps=["early", "django_pg_hot_async"])
+    assert run(with_app, tmp_path).stdout == ""
+    process = run(START.format(apps=[]) + call, tmp_path)
+    assert "start.py:" in process.stderr
+    assert (
+        "RuntimeWarning: register_type('x', ...) does nothing: 'django_pg_hot_async' is"
+        " not in INSTALLED_APPS"
+    ) in process.stderr
+
+
+def test_e006_a_factory_that_takes_something_else(alias, green, declare, size):
+    class Box(NamedTuple):
+        width: int
+        height: int
+        depth: int
+
+    lead("default", green.database("shop"))
+    declare("size", CompositeInfo, register_composite, factory=Box)
+    message = found(["default"])["E006"]
+    assert "The factory of the type 'size', " in message.msg
+    assert message.msg.endswith(
+        "(width, height): missing a required argument: 'depth'."
+    )
+    runtime.track(GROUP, ())
+    declare("size", CompositeInfo, register_composite, factory=lambda *args: args)
+    assert found(["default"]) == {}
 
 
 def test_e003_a_register_function_that_raises(alias, green, declare):

@@ -8,20 +8,23 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from django.core.management import CommandError, call_command
 from django.db.backends.postgresql.base import DatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.test.utils import override_settings
+from psycopg import OperationalError
 from psycopg.types.enum import EnumInfo
 
 from django_pg_hot_async import register_type, status
 from django_pg_hot_async._django import connections as tracked_connections
-from django_pg_hot_async._operator import probe
+from django_pg_hot_async._operator import access, probe
 from django_pg_hot_async.testing import PgBouncer, PostgreSQL
 from django_pg_hot_async.testing._process import poll
 
@@ -54,6 +57,9 @@ KEYS = [
     "missing",
     "notes",
     "is_expected",
+    "is_final",
+    "sessions",
+    "ended",
     "remembered",
 ]
 
@@ -134,6 +140,9 @@ def test_json(blue, aliases):
         "missing": [],
         "notes": [],
         "is_expected": None,
+        "is_final": False,
+        "sessions": None,
+        "ended": None,
         "remembered": None,
     }
     assert second["state"] == "not_postgresql"
@@ -331,11 +340,12 @@ def test_types_follow_the_search_path(blue, aliases):
 
 def test_expect(blue, green, aliases):
     aliases(default=shop(blue))
-    assert run("--expect", str(blue.major)) == (
-        f"default  {described(blue)['release']}\n"
-    )
-    assert run("--expect", described(blue)["release"])
     release = described(blue)["release"]
+    for version in (str(blue.major), release, str(blue.version)):
+        assert run("--expect", version) == (
+            f"default  {release}\nfor new connections; who is still connected to the"
+            " server that was left, --drained ALIAS tells\n"
+        )
     assert run_failing("--expect", str(green.major)) == (
         f"default  {release}, not {green.major}\n",
         f"not on {green.major} yet: default is on {release}",
@@ -366,10 +376,125 @@ def test_expect_waits_for_the_last_alias(blue, green, aliases):
     run("--expect", expected, "--database", "default")
 
 
-@pytest.mark.parametrize("version", ["eighteen", "9", "18.", "18.6.1", "-18", ""])
+@pytest.mark.parametrize(
+    "version", ["eighteen", "9", "18.", "18.6.1", "1806", "-18", ""]
+)
 def test_expect_something_else(version):
-    with pytest.raises(CommandError, match=r"is no version such as 18 or 18\.6"):
+    with pytest.raises(CommandError, match=r"is no version such as 18, 18\.6 or"):
         run(f"--expect={version}")
+
+
+# --drained, --end, --wait
+
+
+@pytest.fixture
+def app(blue, green):
+    """A role that is not a superuser, as an application's, on both servers."""
+    for server in (blue, green):
+        server.execute("create role app login")
+    yield {"USER": "app"}
+    for server in (blue, green):
+        server.execute("drop role app")
+
+
+def connect(server, name, role="app"):
+    conninfo = server.conninfo("shop", user=role, application_name=name)
+    return psycopg.connect(conninfo, autocommit=True)
+
+
+def test_drained(blue, aliases, app):
+    aliases(default=shop(blue, **app))
+    assert "0 connections of this application" in run("--drained", "default")
+    with connect(blue, "web") as web, connect(blue, "psql", "postgres"):
+        text, error, code = run_failing("--drained", "default")
+        assert error == (
+            "1 connection of this application is still open to default: --end ends it"
+        )
+        assert code == 1
+        first, head, line, other = text.splitlines()
+        assert first == (
+            f"default  PostgreSQL {described(blue)['release']} at"
+            f" 127.0.0.1:{blue.port}/shop: 1 connection of this application"
+        )
+        assert head.split() == [
+            *("role", "application_name", "address", "state", "since", "connected")
+        ]
+        assert line.split()[:4] == ["app", "web", "127.0.0.1", "idle"]
+        # Another role's state and address are not for this one to see.
+        assert other.split()[:4] == ["postgres", "psql", "-", "-"]
+        assert web.execute("select 1").fetchone() == (1,)
+        run("--drained", "default", "--end")
+        with pytest.raises(OperationalError):
+            web.execute("select 1")
+    [entry] = run_json("--drained", "default")
+    assert (entry["ended"], entry["sessions"]) == (0, [])
+
+
+def test_expect_and_drained(blue, green, aliases, app):
+    """What was left is not expected to be of the version; nobody may be on it."""
+    aliases(default=shop(blue, **app), old=shop(blue, **app))
+    wanted = ("--expect", str(green.major), "--drained", "old")
+    with connect(blue, "web") as web:
+        _, error, code = run_failing(*wanted, "--end")
+        assert error.startswith(f"not on {green.major} yet: default is on")
+        assert code == 1
+        # Nobody is cut off before there is somewhere to go.
+        assert web.execute("select 1").fetchone() == (1,)
+        aliases(default=shop(green, **app))
+        text, error, code = run_failing(*wanted)
+        assert text.startswith(f"default  {described(green)['release']}\nold  Postg")
+        assert error.startswith("1 connection of this application is still open to old")
+        assert code == 1
+        assert run_failing("--drained", "no_such")[2] == 2
+        assert ", 1 ended\n" in run(*wanted, "--end")
+    assert run(*wanted).endswith(": 0 connections of this application\n")
+    text, error, code = run_failing(*wanted, "--database", "old")
+    assert (error, code) == ("there was nothing to ask", 2)
+
+
+def test_wait_ends_when_the_last_connection_does(blue, green, aliases, app):
+    aliases(default=shop(blue, **app), old=shop(blue, **app))
+    shown = []
+
+    def wait():
+        shown.append(
+            run("--expect", str(green.major), "--drained", "old", "--wait", "60")
+        )
+
+    with connect(blue, "web") as web:
+        thread = threading.Thread(target=wait)
+        thread.start()
+        time.sleep(0.5)
+        aliases(default=shop(green, **app))
+        thread.join(2)
+        assert thread.is_alive()
+        web.close()
+    thread.join(30)
+    [text] = shown
+    assert f", not {green.major}\n" in text
+    assert "1 connection of this application\n" in text
+    assert text.endswith(": 0 connections of this application\n")
+
+
+def test_wait_no_longer_than_told(blue, aliases):
+    aliases(default=shop(blue))
+    out = StringIO()
+    before = time.monotonic()
+    with pytest.raises(CommandError) as caught:
+        call_command(
+            *("pg_hot_status", "--expect", "99", "--wait", "1.5", "--json"), stdout=out
+        )
+    assert 1.5 <= time.monotonic() - before < 6
+    assert caught.value.returncode == 1
+    [entry] = json.loads(out.getvalue())
+    assert entry["is_expected"] is False
+
+
+@pytest.mark.parametrize("options", [["--wait", "5"], ["--end"]])
+def test_options_that_need_another(options):
+    _, error, code = run_failing(*options)
+    assert error.startswith(f"{options[0]} needs --drained")
+    assert code == 2
 
 
 # What cannot be asked
@@ -404,7 +529,8 @@ def test_connections_that_are_not_tracked(blue, aliases, without_app):
     text, error, status = run_failing()
     assert "its connections are not tracked: the system check" in text
     assert "django_pg_hot_async.E002 tells why" in text
-    assert (error, status) == ("no answer from default", 1)
+    assert "no answer from default; asking again would not help" in error
+    assert status == 2
 
 
 def test_a_server_that_is_not_postgresql(blue, aliases, monkeypatch):
@@ -430,6 +556,61 @@ def test_an_alias_left_to_django(blue, green, aliases):
         assert code == 2
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"NAME": "no_such"}, 'database "no_such" does not exist'),
+        ({"USER": "no_such"}, 'role "no_such" does not exist'),
+        ({"OPTIONS": {"service": "no_such"}}, 'service "no_such" not found'),
+        ({"OPTIONS": {"no_such": 1}}, "no_such"),
+        ({"ENGINE": "no.such.engine"}, "'no.such.engine' isn't an available"),
+    ],
+)
+def test_a_mistake_in_the_settings_is_not_waited_for(blue, aliases, settings, said):
+    aliases(default=shop(blue, **settings))
+    for arguments in ((), ("--expect", "18", "--wait", "60")):
+        text, error, code = run_failing(*arguments)
+        assert said in text
+        assert len(text.splitlines()) == (1 if arguments else 2)
+        assert error == "no answer from default; asking again would not help"
+        assert code == 2
+
+
+def test_a_wrong_password_is_not_waited_for(blue, aliases):
+    """Not of blue, nor of the server that is to be drained."""
+    aliases(default=shop(blue), strict=shop(blue, USER="strict", PASSWORD="wrong"))
+    blue.execute("create role strict login password 'right'")
+    [[path]] = blue.execute("show hba_file")
+    before = Path(path).read_text()
+    Path(path).write_text(f"host all strict all scram-sha-256\n{before}")
+    blue.execute("select pg_reload_conf()")
+    try:
+        for option in ("--database", "--drained"):
+            for _ in poll(10):
+                text, _, code = run_failing("--expect", "15", option, "strict")
+                if "password authentication failed" in text:
+                    break
+            assert code == 2
+    finally:
+        Path(path).write_text(before)
+        blue.execute("select pg_reload_conf(); drop role strict")
+
+
+def test_a_receiver_that_raises(blue, aliases):
+    def receiver(**kwargs):
+        raise RuntimeError("the project's own")
+
+    aliases(default=shop(blue))
+    connection_created.connect(receiver)
+    try:
+        for option in ("--database", "--drained"):
+            text, _, code = run_failing(option, "default")
+            assert "the project's own" in text
+            assert code == 2
+    finally:
+        connection_created.disconnect(receiver)
+
+
 def test_a_server_that_is_down(blue, aliases):
     """The others are shown all the same."""
     aliases(default=shop(blue, PORT="1"), other=shop(blue))
@@ -439,21 +620,6 @@ def test_a_server_that_is_down(blue, aliases):
     assert "other\n  server      PostgreSQL" in text
     assert (error, code) == ("no answer from default", 1)
     assert run_failing("--expect", str(blue.major))[2] == 1
-
-
-def test_a_database_that_does_not_exist(blue, aliases):
-    aliases(default=shop(blue, "no_such"))
-    text, _, code = run_failing()
-    assert 'database "no_such" does not exist' in text
-    assert len(text.splitlines()) == 2
-    assert code == 1
-
-
-def test_an_engine_that_cannot_be_loaded(blue, aliases):
-    aliases(default=shop(blue, ENGINE="no.such.engine"))
-    text, error, code = run_failing()
-    assert "  server      'no.such.engine' isn't an available" in text
-    assert (error, code) == ("no answer from default", 1)
 
 
 def test_a_server_that_hangs(blue, aliases, monkeypatch):
@@ -478,14 +644,14 @@ def test_how_long_a_server_may_take_to_accept(blue, aliases, monkeypatch):
 
     def timeout():
         return (
-            probe.wrapper_apart("default")
+            access.wrapper_apart("default")
             .settings_dict["OPTIONS"]
             .get("connect_timeout")
         )
 
     monkeypatch.delenv("PGCONNECT_TIMEOUT", raising=False)
     aliases(default=shop(blue))
-    assert timeout() == probe.CONNECT_SECONDS
+    assert timeout() == access.CONNECT_SECONDS
     assert connections.settings["default"]["OPTIONS"] == {}
     aliases(default=shop(blue, OPTIONS={"connect_timeout": 30}))
     assert timeout() == 30
@@ -538,18 +704,13 @@ def manage(tmp_path, blue):
 
 def test_a_script_that_waits(manage, service, blue, green):
     service.point("night", blue, "shop")
-    script = manage(
-        f"until manage.py pg_hot_status --expect {green.major}; do sleep 0.1; done"
-    )
-    first = script.stderr.readline()
-    assert first == (
-        f"CommandError: not on {green.major} yet:"
-        f" default is on {described(blue)['release']}\n"
-    )
+    script = manage(f"manage.py pg_hot_status --wait 60 --expect {green.major}")
+    first = script.stdout.readline()
+    assert first == f"default  {described(blue)['release']}, not {green.major}\n"
     service.point("night", green, "shop")
-    out, _ = script.communicate(timeout=60)
-    assert script.returncode == 0
-    assert out.splitlines()[-1] == f"default  {described(green)['release']}"
+    out, err = script.communicate(timeout=60)
+    assert (script.returncode, err) == (0, "")
+    assert out.splitlines()[0] == f"default  {described(green)['release']}"
 
 
 def test_exit_statuses(manage, service, blue):

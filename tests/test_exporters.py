@@ -94,6 +94,34 @@ def test_health_over_a_cutover(blue, green):
     assert asyncio.run(health(exactly))[0] == 200
 
 
+def expected_release() -> str | None:
+    return EXPECTED[-1]
+
+
+async def expected_release_async() -> str | None:
+    return EXPECTED[-1]
+
+
+EXPECTED: list[str | None] = []
+
+
+@pytest.mark.parametrize("expect", [expected_release, expected_release_async])
+def test_health_expects_what_a_function_returns(blue, green, expect):
+    """What is expected changes without a deploy; a label has no address in it."""
+    lead_to(blue)
+    read()
+    for release, expected in ((None, 200), (str(green.major), 500), (None, 200)):
+        EXPECTED.append(release)
+        code, told = asyncio.run(health((PostgreSQLServer, {"expect": expect})))
+        assert code == expected
+        assert f"expect={expect.__name__!r}" in next(iter(told))
+    EXPECTED.append(str(blue.version))
+    check = (PostgreSQLServer, {"expect": expect})
+    code, text = asyncio.run(health(check, format="openmetrics"))
+    assert code == 200
+    assert f'expect="{expect.__name__}"' in text
+
+
 def test_health_with_results_that_were_refused(blue):
     lead_to(blue)
     be_refused()

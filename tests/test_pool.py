@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import pickle
 import subprocess
@@ -82,17 +83,40 @@ async def test_aconfigure_sends_nothing(green):
 
 @pytest.mark.parametrize("what", [object(), None, "postgresql:///shop"])
 def test_configure_of_what_is_no_connection(what):
-    message = (
-        f"pool.configure('mine') was called with {what!r}; it wants a"
-        " psycopg.Connection or psycopg.AsyncConnection"
-    )
+    message = f"pool.{{}}('mine') was called with {what!r}; it wants a psycopg.{{}}"
     with pytest.raises(TypeError) as caught:
         pool.configure("mine")(what)
-    assert str(caught.value) == message
+    assert str(caught.value) == message.format("configure", "Connection")
     with pytest.raises(TypeError) as caught:
         async_to_sync(pool.aconfigure("mine"))(what)
-    assert str(caught.value) == message
+    assert str(caught.value) == message.format("aconfigure", "AsyncConnection")
     assert runtime.aliases == {}
+
+
+@pytest.mark.parametrize(
+    ("hook", "other", "kind"),
+    [
+        (pool.configure, "aconfigure", AsyncConnectionPool),
+        (pool.aconfigure, "configure", ConnectionPool),
+    ],
+)
+def test_the_hook_of_the_other_pool(green, caplog, hook, other, kind):
+    """The pool logs what the hook raises, and nothing but that tells what is wrong."""
+    conninfo = green.conninfo("shop")
+    mine = kind(conninfo, configure=hook("mine"), min_size=1, open=False)
+
+    def open_it():
+        with mine:
+            mine.wait(0.2)
+
+    async def open_async():
+        async with mine:
+            await mine.wait(0.2)
+
+    is_async = kind is AsyncConnectionPool
+    with pytest.raises(PoolTimeout):
+        asyncio.run(open_async()) if is_async else open_it()
+    assert f"use pool.{other}('mine')" in caplog.text
 
 
 class SqlAlchemyProxy:

@@ -24,7 +24,7 @@ from django_pg_hot_async._core.snapshot import Snapshot
 from django_pg_hot_async._core.types import HSTORE, Registry
 from django_pg_hot_async._django import connections as tracked_connections
 from django_pg_hot_async._django.declare import GROUP
-from django_pg_hot_async._operator.status import is_release
+from django_pg_hot_async._operator.status import is_version
 
 from .scenarios import (
     KINDS,
@@ -395,18 +395,20 @@ def test_importing_it_is_cheap():
 
 
 @pytest.mark.parametrize(
-    ("release", "expected", "is_it"),
+    ("version", "expected", "is_it"),
     [
-        ("18.6", "18", True),
-        ("18.6", "18.6", True),
-        ("18.60", "18.6", False),
-        ("18.6", "1", False),
-        ("15.19", "18", False),
-        ("18.0", "18.0", True),
+        (180006, "18", True),
+        (180006, "18.6", True),
+        (180006, "180006", True),
+        (180060, "18.6", False),
+        (180006, "180060", False),
+        (180006, "1", False),
+        (150019, "18", False),
+        (180000, "18.0", True),
     ],
 )
-def test_is_release(release, expected, is_it):
-    assert is_release(release, expected) is is_it
+def test_is_version(version, expected, is_it):
+    assert is_version(version, expected) is is_it
 
 
 def test_after_settings_changed(blue):

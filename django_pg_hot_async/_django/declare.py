@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import re
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
+
+from . import arguments
 
 if TYPE_CHECKING:
     from psycopg import sql
@@ -54,10 +56,14 @@ def register_type(
     Call it once, at import or in `AppConfig.ready()`; the same call again changes
     nothing. Nothing is sent. Connections that are open read their types once more
     when they next meet one. Raise `ValueError` for a name that is none,
-    `TypeError` for an *info_class* that is none of psycopg's or a *register* that
-    cannot be called so, `ImproperlyConfigured` where *name* is registered otherwise.
+    `TypeError`, which says what to pass, for arguments that do not go together,
+    `ImproperlyConfigured` where *name* is registered otherwise. Where the app is not
+    in ``INSTALLED_APPS``, nothing loads the type: warn, and have a system check.
     """
+    from django.core import checks
+
     from django_pg_hot_async._core.runtime import runtime
+    from django_pg_hot_async.checks import APP, check_installed
 
     tracked = _declaration(name, info_class, register, kwargs)
     for other in runtime.group(GROUP):
@@ -69,7 +75,15 @@ def register_type(
                 f" be {_show(tracked)} as well."
             )
     runtime.track(GROUP, (*runtime.group(GROUP), tracked))
+    checks.register(check_installed)
     if apps.apps_ready:
+        if not apps.is_installed(APP):
+            warnings.warn(
+                f"register_type({str(tracked)!r}, ...) does nothing: {APP!r} is not in"
+                " INSTALLED_APPS",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         from . import connections
 
         connections.renew()
@@ -116,19 +130,11 @@ def _declaration(
         make_info,
     )
 
+    arguments.check_name(name)
     schema, last = parse_name(name)
     info_class = TypeInfo if info_class is None else info_class
-    if not (isinstance(info_class, type) and issubclass(info_class, TypeInfo)):
-        raise TypeError(
-            f"{name}: info_class is {info_class!r}; it must be one of psycopg's"
-            f" {', '.join(known.__name__ for known in KINDS)}."
-        )
-    if register is None and kwargs:
-        raise TypeError(
-            f"{name}: {', '.join(kwargs)} given, but no register function to take it."
-        )
-    if register is not None and not callable(register):
-        raise TypeError(f"{name}: register is {register!r}; it must be callable.")
+    arguments.check_info_class(name, info_class)
+    arguments.check_register(name, info_class, register, kwargs)
     kinds, python_types = next(
         found for known, found in KINDS.items() if issubclass(info_class, known)
     )
@@ -148,31 +154,18 @@ def _declaration(
             f" arguments of the psycopg class that it is derived from: {error}"
         ) from error
     if register is not None:
-        _check_signature(name, register, info, kwargs)
+        arguments.check_signature(name, register, info, kwargs)
     return tracked
-
-
-def _check_signature(
-    name: object,
-    register: Callable[..., object],
-    info: TypeInfo,
-    kwargs: dict[str, Any],
-) -> None:
-    try:
-        signature = inspect.signature(register)
-    except ValueError:
-        return  # Not every callable written in C has one.
-    try:
-        signature.bind(info, None, **kwargs)
-    except TypeError as error:
-        raise TypeError(
-            f"{name}: {_called(register)} cannot be called with an info, a connection"
-            f" and {', '.join(kwargs) or 'nothing else'}: {error}"
-        ) from error
 
 
 def _register_info(info: TypeInfo, connection: Any) -> None:
     info.register(connection)
+
+
+def registers_nothing(tracked: TrackedType) -> bool:
+    """Whether *tracked* was declared without a register function."""
+    register: Any = tracked.register
+    return register.func is _register_info
 
 
 def _is_same(one: TrackedType, other: TrackedType) -> bool:
@@ -187,8 +180,4 @@ def _is_same(one: TrackedType, other: TrackedType) -> bool:
 def _show(tracked: TrackedType) -> str:
     register: Any = tracked.register
     keywords = "".join(f", {key}={value!r}" for key, value in register.keywords.items())
-    return f"{tracked.info_class.__name__}, {_called(register.func)}{keywords}"
-
-
-def _called(function: Any) -> str:
-    return getattr(function, "__qualname__", None) or repr(function)
+    return f"{tracked.info_class.__name__}, {arguments.called(register.func)}{keywords}"

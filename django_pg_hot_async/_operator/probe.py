@@ -6,12 +6,11 @@ never kept: what a process that starts now would meet.
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from django.db import connections
@@ -26,10 +25,14 @@ from django_pg_hot_async._core.snapshot import Snapshot
 from django_pg_hot_async._django import connections as _connections
 from django_pg_hot_async._django import startup
 
+from .access import CannotTell, is_final
+from .access import redact as redact
+from .access import wrapper_apart as wrapper_apart
+
+T = TypeVar("T")
+
 SECONDS = 10.0
 """How long an alias has to answer."""
-CONNECT_SECONDS = 5
-"""How long a server has to accept a connection, where nothing else is set."""
 
 # The process that this query runs in. What the connection was told, PgBouncer and its
 # like make up.
@@ -39,6 +42,29 @@ SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int4,
        pg_catalog.host(pg_catalog.inet_server_addr()),
        pg_catalog.inet_server_port(),
        pg_catalog.pg_is_in_recovery()"""
+
+
+_OTHERS = """\
+SELECT n.nspname, t.typname, CASE
+           WHEN c.relkind OPERATOR(pg_catalog.<>) 'c' THEN 't'
+           ELSE t.typtype
+       END
+FROM pg_catalog.pg_type AS t
+JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) t.typnamespace
+LEFT JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) t.typrelid
+WHERE t.typname OPERATOR(pg_catalog.=) ANY (%s)
+ORDER BY 1, 2"""
+"""What else has the names of types that are missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class OtherType:
+    """A type that has the name of a tracked type, and is of another kind."""
+
+    schema: str
+    name: str
+    kind: str
+    """``pg_type.typtype``, or "t" for the row type of a table, a view or an index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +77,8 @@ class Answer:
     """Its types; None where none are tracked."""
     missing: tuple[str, ...]
     """Tracked types that it does not have."""
+    others: tuple[OtherType, ...]
+    """What has their names there instead."""
     registrations: tuple[str, ...]
     """Types that are registered on its connections under OIDs of a server."""
     host: str | None
@@ -69,20 +97,34 @@ class NotAsked:
     state: str
     """``not_postgresql``, ``left_to_django`` or ``failed``."""
     reason: str
+    is_final: bool = False
+    """Whether asking again would not help."""
 
 
 def ask_all(aliases: Iterable[str]) -> dict[str, Answer | NotAsked]:
     """Ask the servers of *aliases*, all at once; return what each said, in order.
 
-    Two statements each, in one transaction, on a new connection. It takes 10 seconds
-    at most, whatever hangs. Nothing is raised: an error is an answer as well.
+    Two statements each, three where a tracked type is missing, in one transaction, on
+    a new connection. It takes 10 seconds at most, whatever hangs. Nothing is raised: an
+    error is an answer as well.
+    """
+    return in_time(aliases, ask)
+
+
+def in_time(aliases: Iterable[str], ask: Callable[[str], T]) -> dict[str, T | NotAsked]:
+    """Call *ask* with each alias, all at once; return the results, in order.
+
+    It takes 10 seconds at most; what is raised is a `NotAsked`.
     """
     # Threads, since a PgBouncer that is paused lets a client wait for minutes, and
     # libpq has no limit of its own for that.
-    answers: dict[str, Answer | NotAsked] = {}
+    answers: dict[str, T | NotAsked] = {}
     threads = {
         alias: threading.Thread(
-            target=_ask_into, args=(answers, alias), name=f"ask {alias}", daemon=True
+            target=_ask_into,
+            args=(answers, alias, ask),
+            name=f"ask {alias}",
+            daemon=True,
         )
         for alias in aliases
     }
@@ -95,11 +137,16 @@ def ask_all(aliases: Iterable[str]) -> dict[str, Answer | NotAsked]:
     return {alias: answers.get(alias, late) for alias in threads}
 
 
-def _ask_into(answers: dict[str, Answer | NotAsked], alias: str) -> None:
+def _ask_into(
+    answers: dict[str, T | NotAsked], alias: str, ask: Callable[[str], T]
+) -> None:
     try:
         answers[alias] = ask(alias)
+    except CannotTell as error:
+        answers[alias] = NotAsked("failed", str(error), error.is_final)
     except Exception as error:
-        answers[alias] = NotAsked("failed", redact(error, connections.settings[alias]))
+        reason = redact(error, connections.settings[alias])
+        answers[alias] = NotAsked("failed", reason, is_final(error))
     finally:
         # Those that receivers of signals opened in this thread, which ends here.
         connections.close_all()
@@ -119,20 +166,6 @@ def ask(alias: str) -> Answer | NotAsked:
         wrapper.close()
 
 
-def wrapper_apart(alias: str) -> Any:
-    """Make a wrapper of *alias* that nobody else has, without its pool.
-
-    Not the one that this thread may have open: that may be older than a switch.
-    """
-    wrapper: Any = connections.create_connection(alias)
-    options = dict(wrapper.settings_dict["OPTIONS"])
-    options.pop("pool", None)
-    if "PGCONNECT_TIMEOUT" not in os.environ:
-        options.setdefault("connect_timeout", CONNECT_SECONDS)
-    wrapper.settings_dict = {**wrapper.settings_dict, "OPTIONS": options}
-    return wrapper
-
-
 def _ask(connection: Any) -> Answer | NotAsked:
     connection = unwrapped(connection)
     state = state_of(connection)
@@ -147,14 +180,21 @@ def _ask(connection: Any) -> Answer | NotAsked:
             snapshot = (
                 connection.wait(state.read(connection)) if registry.question else None
             )
+        missing = [
+            tracked
+            for tracked in registry.types
+            if snapshot is None or not snapshot.surrogates_of(tracked)
+        ]
+        others: tuple[OtherType, ...] = ()
+        if missing:
+            names = [tracked.name for tracked in missing]
+            cursor = connection.execute(_OTHERS, [names])
+            others = tuple(OtherType(*row) for row in cursor.fetchall())
     return Answer(
         server=replace(state.server, version=version),
         snapshot=snapshot,
-        missing=tuple(
-            str(tracked)
-            for tracked in registry.types
-            if snapshot is None or not snapshot.surrogates_of(tracked)
-        ),
+        missing=tuple(map(str, missing)),
+        others=others,
         registrations=tuple(_registrations(connection)),
         host=host,
         port=port,
@@ -176,7 +216,7 @@ def _registrations(connection: Any) -> list[str]:
 def _why_not_tracked(connection: Any) -> NotAsked:
     if not isinstance(connection, psycopg.Connection):
         return NotAsked(
-            "failed", "its backend uses no psycopg 3: nothing is tracked with it"
+            "failed", "its backend uses no psycopg 3: nothing is tracked with it", True
         )
     if _connections.is_postgresql(connection):
         number = "E005" if startup.why_not else "E002"
@@ -184,14 +224,6 @@ def _why_not_tracked(connection: Any) -> NotAsked:
             "failed",
             "its connections are not tracked: the system check"
             f" django_pg_hot_async.{number} tells why",
+            True,
         )
     return NotAsked("not_postgresql", "not PostgreSQL (it speaks its protocol)")
-
-
-def redact(error: Exception, settings: dict[str, Any]) -> str:
-    """Write *error* in one line, without a password that may be in it."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    for password in (settings["PASSWORD"], settings["OPTIONS"].get("password")):
-        if password:
-            text = text.replace(str(password), "********")
-    return text

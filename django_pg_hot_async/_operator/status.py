@@ -164,6 +164,8 @@ def describe_types(snapshot: Snapshot) -> dict[str, TypeStatus]:
     }
 
 
-def is_release(release: str, expected: str) -> bool:
-    """Whether *release*, such as "18.6", is *expected*: "18", or "18.6"."""
-    return f"{release}.".startswith(f"{expected}.")
+def is_version(version: int, expected: str) -> bool:
+    """Whether *version*, such as 180006, is *expected*: "18", "18.6" or "180006"."""
+    from django_pg_hot_async._core.server import show_version
+
+    return expected in (str(version), show_version(version), str(version // 10000))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from django.db import connections
@@ -11,14 +12,16 @@ from django_pg_hot_async import conf
 from django_pg_hot_async._core.trust import Trust
 from django_pg_hot_async.checks import is_health_checked
 
+from .output import CANNOT_TELL, NO, YES, count, table
 from .probe import Answer, NotAsked
+from .sessions import Sessions
 from .status import (
     AliasStatus,
     ServerStatus,
     TypeStatus,
     describe_server,
     describe_types,
-    is_release,
+    is_version,
 )
 
 
@@ -27,6 +30,7 @@ def entry_of(
     answer: Answer | NotAsked,
     remembered: AliasStatus | None,
     expected: str | None,
+    sessions: Sessions | NotAsked | None = None,
 ) -> dict[str, Any]:
     """Return what ``--json`` prints of one alias: always the same keys."""
     entry: dict[str, Any] = {
@@ -42,10 +46,19 @@ def entry_of(
         "missing": None,
         "notes": [],
         "is_expected": None,
+        "is_final": False,
+        "sessions": None,
+        "ended": None,
         "remembered": remembered,
     }
+    if isinstance(sessions, Sessions):
+        entry["sessions"] = [asdict(session) for session in sessions.found]
+        entry["ended"] = sessions.ended
+    elif sessions is not None:
+        answer = sessions
     if isinstance(answer, NotAsked):
-        return {**entry, "state": answer.state, "reason": answer.reason}
+        state = {"state": answer.state, "reason": answer.reason}
+        return {**entry, **state, "is_final": answer.is_final}
     server = describe_server(answer.server, None)
     types = None if answer.snapshot is None else describe_types(answer.snapshot)
     return {
@@ -58,7 +71,7 @@ def entry_of(
         "types": types,
         "missing": list(answer.missing),
         "notes": list(notes(alias, answer)),
-        "is_expected": is_release(server["release"], expected) if expected else None,
+        "is_expected": is_version(server["version"], expected) if expected else None,
     }
 
 
@@ -123,13 +136,8 @@ def _type_lines(
         for name, each in types.items()
     ]
     rows += [(name, "absent", "", "") for name in missing]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for number, (name, schema, oid, array_oid) in enumerate(rows):
-        yield _line(
-            "" if number else "types",
-            f"{name:{widths[0]}}  {schema:{widths[1]}}"
-            f"  {oid:>{widths[2]}}  {array_oid:>{widths[3]}}",
-        )
+    for number, text in enumerate(table(rows, right=2)):
+        yield _line("" if number else "types", text)
 
 
 def _place(server: ServerStatus) -> str:
@@ -142,7 +150,7 @@ def _line(label: str, text: str) -> str:
 
 def short_lines(entries: Sequence[dict[str, Any]], expected: str) -> Iterator[str]:
     """Write one line an alias, for scripts that wait."""
-    width = max(len(entry["alias"]) for entry in entries)
+    width = max((len(entry["alias"]) for entry in entries), default=0)
     for entry in entries:
         if entry["server"] is None:
             told = entry["reason"]
@@ -150,3 +158,49 @@ def short_lines(entries: Sequence[dict[str, Any]], expected: str) -> Iterator[st
             verdict = "" if entry["is_expected"] else f", not {expected}"
             told = entry["server"]["release"] + verdict
         yield f"{entry['alias']:{width}}  {told}"
+
+
+def session_lines(entry: dict[str, Any]) -> Iterator[str]:
+    """Write who is connected to the database of an alias."""
+    sessions = entry["sessions"]
+    if sessions is None:
+        yield f"{entry['alias']}  {entry['reason']}"
+        return
+    own = [session for session in sessions if session["is_own"]]
+    ended = f", {entry['ended']} ended" if entry["ended"] else ""
+    place = f"{_place(entry['server'])}: " if entry["server"] else ""
+    yield (
+        f"{entry['alias']}  {place}{count(len(own), 'connection')} of this"
+        f" application{ended}"
+    )
+    if sessions:
+        head = ("role", "application_name", "address", "state", "since", "connected")
+        rows = [[str(session[key] or "-") for key in head] for session in sessions]
+        for text in table([head, *rows]):
+            yield f"  {text}"
+
+
+def judge(entries: Sequence[dict[str, Any]], expected: str | None) -> tuple[int, str]:
+    """Return the exit status, and why it is not 0."""
+    failed = [entry for entry in entries if entry["state"] == "failed"]
+    for is_final, status in ((True, CANNOT_TELL), (False, NO)):
+        names = [entry["alias"] for entry in failed if entry["is_final"] is is_final]
+        if names:
+            hint = "; asking again would not help" if is_final else ""
+            return status, f"no answer from {', '.join(names)}{hint}"
+    others = [
+        f"{entry['alias']} is on {entry['server']['release']}"
+        for entry in entries
+        if entry["is_expected"] is False
+    ]
+    if others:
+        return NO, f"not on {expected} yet: {', '.join(others)}"
+    for entry in entries:
+        left = sum(session["is_own"] for session in entry["sessions"] or ())
+        if left:
+            still = "are" if left > 1 else "is"
+            return NO, (
+                f"{count(left, 'connection')} of this application {still} still open to"
+                f" {entry['alias']}: --end ends {'them' if left > 1 else 'it'}"
+            )
+    return YES, ""
