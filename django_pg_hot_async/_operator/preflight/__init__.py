@@ -10,6 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .facts import Wanted
     from .report import Report
 
 
@@ -19,11 +22,12 @@ def examine(
     *,
     green_dsn: str | None = None,
     at_cutover: bool = False,
+    also: Sequence[Wanted] = (),
 ) -> Report:
     """Read the servers of the aliases *blue* and *green*, and compare them.
 
-    *green_dsn* says where green is instead of an alias. Raise `PreflightError` where
-    that cannot be done.
+    *green_dsn* says where green is instead of an alias, *also* names types to take for
+    tracked. Raise `PreflightError` where that cannot be done.
     """
     # Here, since psycopg may be missing where the command is defined.
     from django.db import connections
@@ -33,7 +37,7 @@ def examine(
     from .report import compare, require_two, wanted_types
     from .rows import read_rows
 
-    wanted, tables = wanted_types(), model_tables()
+    wanted, tables = (*wanted_types(), *also), model_tables()
     names = [one.name for one in wanted]
     with (
         green_alias(blue, green, green_dsn) as other,

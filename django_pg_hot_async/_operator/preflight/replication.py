@@ -112,7 +112,31 @@ def _find_in_feed(
             " come",
             f"ALTER SUBSCRIPTION {quoted(name)} ENABLE;",
         )
-        return
+    else:
+        yield from _find_in_worker(feed, slot, green, at_cutover)
+    states = [
+        row
+        for row in green.of("subscribed").values()
+        if row.subscription == name and row.state not in "rs"
+    ]
+    if states:
+        yield Finding(
+            "break" if at_cutover else "warning",
+            "subscription_copying",
+            name,
+            f"{says} has {count(len(states), 'table')} not copied yet:"
+            f" {listed([row.table for row in states])}",
+            "Wait until pg_subscription_rel.srsubstate is 'r' for all.",
+        )
+
+
+def _find_in_worker(
+    feed: Any, slot: Any, green: Facts, at_cutover: bool
+) -> Iterator[Finding]:
+    """Tell whether what a subscription that is enabled brings is applied."""
+    name, side = feed.name, green.alias
+    says = f"subscription {name} of {side}"
+    behind = slot.behind if slot is not None else None
     errors = green.of("subscription_errors").get(name)
     failed = errors.errors if errors else 0
     if feed.pid is None or (failed and slot is not None and not slot.active):
@@ -160,20 +184,6 @@ def _find_in_feed(
             f"{says} is {show_bytes(behind)} behind",
             "Let nothing write any more, and wait. If it does not move, see what it"
             f" waits for in pg_stat_activity of {side}.",
-        )
-    states = [
-        row
-        for row in green.of("subscribed").values()
-        if row.subscription == name and row.state not in "rs"
-    ]
-    if states:
-        yield Finding(
-            "break" if at_cutover else "warning",
-            "subscription_copying",
-            name,
-            f"{says} has {count(len(states), 'table')} not copied yet:"
-            f" {listed([row.table for row in states])}",
-            "Wait until pg_subscription_rel.srsubstate is 'r' for all.",
         )
 
 

@@ -158,8 +158,8 @@ def _probes(blue: Facts, green: Facts) -> dict[str, str]:
         # Sorted: the two may have them in another order.
         names = ", ".join(f"t.{column}" for column in sorted(columns.get(name, ())))
         probes[name] = (
-            "SELECT count(*) AS number, CASE WHEN count(*)"
-            f" <= {MAX_ROWS} THEN sum(hashtextextended(r, 0)) END AS digest FROM"
+            f"SELECT count(*) AS number, CASE WHEN count(*) <= {MAX_ROWS}"
+            " THEN coalesce(sum(hashtextextended(r, 0)), 0) END AS digest FROM"
             f' (SELECT ROW({names})::text COLLATE "C" AS r FROM {name} AS t'
             f" LIMIT {MAX_ROWS + 1}) AS s"
         )
