@@ -11,14 +11,17 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
-from django_pg_hot_async._operator.preflight.columns import model_tables
+from django_pg_hot_async._operator.preflight import examine
 from django_pg_hot_async._operator.preflight.facts import Facts, Finding, Wanted
-from django_pg_hot_async._operator.preflight.reading import read_side
-from django_pg_hot_async._operator.preflight.report import Report, compare, wanted_types
+from django_pg_hot_async._operator.preflight.reading import open_side
+from django_pg_hot_async._operator.preflight.report import Report, wanted_types
 from django_pg_hot_async.testing import PostgreSQL, scatter_oids
 
 from .scenarios import connections, lead
 
+STAND_IN = "create table if not exists product (id bigint primary key, name text)"
+BARE = {"superuser", "no_subscription"}
+"""What is found of any two databases that no replication joins, as a superuser."""
 APART = 1000
 """How far two servers' counters of OIDs are apart at least, when a test begins."""
 
@@ -32,13 +35,21 @@ class Sides:
     dbname: str
 
     def create(self, blue: list[str], green: list[str] | None = None) -> None:
-        """Execute the statements *blue* on both sides, or others on *green*."""
+        """Execute the statements *blue* on both sides, or others on *green*.
+
+        A table of the project's model is there as well: two databases without any
+        are a finding.
+        """
         for server, statements in (
             (self.blue, blue),
             (self.green, blue if green is None else green),
         ):
             for statement in statements:
                 server.execute(statement, dbname=self.dbname)
+        exists = "select to_regclass('product') is not null"
+        if not self.blue.execute(exists, dbname=self.dbname)[0][0]:
+            for server in (self.blue, self.green):
+                server.execute(STAND_IN, dbname=self.dbname)
 
     def lead(self, **settings: Any) -> None:
         """Let the aliases lead to the two, default with *settings*."""
@@ -47,17 +58,12 @@ class Sides:
 
     def read(self, alias: str, *wanted: Wanted) -> Facts:
         names = [one.name for one in (*wanted_types(), *wanted)]
-        return read_side(alias, names, model_tables())
+        with open_side(alias) as side:
+            return side.read(names)
 
-    def compare(self, *wanted: Wanted) -> Report:
+    def compare(self, *wanted: Wanted, **options: Any) -> Report:
         """Compare as the command does, with more types tracked."""
-        return compare(
-            self.read("default", *wanted),
-            self.read("green", *wanted),
-            (*wanted_types(), *wanted),
-            model_tables(),
-            connections.settings["default"],
-        )
+        return examine("default", "green", also=wanted, **options)
 
 
 @contextmanager
@@ -119,12 +125,20 @@ def fail(*arguments: str) -> str:
 
 
 def found(report: Report, severity: str | None = None) -> dict[str, Finding]:
-    """Return the findings by code, the first of each; all, or those of *severity*."""
+    """Return the findings by code, the first of each; all, or those of *severity*.
+
+    But for those that each of these tests has.
+    """
     findings: dict[str, Finding] = {}
     for finding in report.findings:
-        if severity in (None, finding.severity):
+        if severity in (None, finding.severity) and finding.code not in BARE:
             findings.setdefault(finding.code, finding)
     return findings
+
+
+def of(report: Report, severity: str) -> list[Finding]:
+    """Return the findings of *severity*, but for those that each of these tests has."""
+    return [finding for finding in report.of(severity) if finding.code not in BARE]
 
 
 def verdicts(report: Report) -> dict[str, str]:

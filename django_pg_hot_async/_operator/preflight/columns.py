@@ -1,4 +1,4 @@
-"""Comparing the columns of the project's tables, and finding types nobody tracks."""
+"""The project's tables, and types of their columns that nobody tracks."""
 
 from __future__ import annotations
 
@@ -9,23 +9,7 @@ from dataclasses import dataclass
 from django.apps import apps
 from django.apps.registry import Apps
 
-from .facts import (
-    ColumnFacts,
-    Facts,
-    Finding,
-    TypeFacts,
-    Wanted,
-    count,
-    listed,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class ColumnPair:
-    """A column that differs; None where a side does not have it."""
-
-    blue: ColumnFacts
-    green: ColumnFacts | None
+from .facts import Facts, Finding, TypeFacts, Wanted, count, listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,72 +60,48 @@ def model_tables(apps: Apps = apps) -> Mapping[str, frozenset[str]]:
     return columns
 
 
-def compare_columns(
-    blue: Facts, green: Facts, tables: Mapping[str, frozenset[str]]
-) -> list[ColumnPair]:
-    """Return the columns of *blue* that differ on *green*.
-
-    One that *green* lacks counts where a model has a field of it.
-    """
-    there = {column.key: column for column in green.columns}
-    pairs = [ColumnPair(column, there.get(column.key)) for column in blue.columns]
-    return [
-        pair
-        for pair in pairs
-        if (
-            pair.blue.name in tables[pair.blue.table]
-            if pair.green is None
-            else pair.green.type != pair.blue.type
-        )
-    ]
-
-
-def find_in_columns(
-    pairs: Iterable[ColumnPair], blue: Facts, green: Facts
+def find_in_models(
+    blue: Facts, green: Facts, tables: Iterable[str]
 ) -> Iterator[Finding]:
-    side = green.alias
-    tables = {column.table for column in green.columns}
-    lost = [pair.blue for pair in pairs if pair.green is None]
-    absent = list(dict.fromkeys(c.table for c in lost if c.table not in tables))
-    if absent:
+    """Tell which tables of models a name alone does not find on green."""
+    here, there = blue.find_tables(tables), green.find_tables(tables)
+    if tables and not here:
         yield Finding(
             "break",
-            "table_missing",
-            listed(absent),
-            f"{count(len(absent), 'table')} of models not found on {side}:"
-            f" {listed(absent)}",
+            "no_tables",
+            blue.alias,
+            f"{blue.alias} has none of the {count(len(tuple(tables)), 'table')} of the"
+            " models: there was next to nothing to compare",
+            f"See to NAME, and to the search_path, of {blue.alias}.",
+        )
+    off = [
+        name
+        for name, row in here.items()
+        if name not in there and row.name in green.of("relations")
+    ]
+    if off:
+        yield Finding(
+            "break",
+            "table_not_visible",
+            listed(off),
+            f"{count(len(off), 'table')} of models off the search_path of"
+            f" {green.alias}: {listed(off)}",
             f"The search_path leads to {green.path} there, to {blue.path} on"
             f" {blue.alias}.",
         )
-    if gone := [str(column) for column in lost if column.table in tables]:
-        yield Finding(
-            "break",
-            "column_missing",
-            listed(gone),
-            f"{count(len(gone), 'column')} of models missing on {side}: {listed(gone)}",
-            "See which migrations it has not got: manage.py migrate --database"
-            f" {side} --plan",
-        )
-    for pair in pairs:
-        if pair.green is not None:
-            yield Finding(
-                "warning",
-                "column_type",
-                str(pair.blue),
-                f"{pair.blue} is {pair.blue.type}, but {pair.green.type} on {side}",
-                f"See whether {side} was made from another schema.",
-            )
 
 
-def find_untracked(wanted: Iterable[Wanted], *sides: Facts) -> list[Untracked]:
+def find_untracked(
+    wanted: Iterable[Wanted], tables: Iterable[str], *sides: Facts
+) -> list[Untracked]:
     """Find what columns are of that this package does not look after.
 
     The facts are those of the first of the *sides* that has the type so used.
     """
-    wanted = tuple(wanted)
+    wanted, tables = tuple(wanted), tuple(tables)
     found: dict[tuple[str, str], Untracked] = {}
     for facts in sides:
-        for type, column, in_array in _uses(facts):
+        for type, column, in_array in _uses(facts, tables):
             if any(one.matches(type) for one in wanted):
                 continue
             key = (type.schema, type.name)
@@ -175,17 +135,21 @@ def find_in_untracked(untracked: Iterable[Untracked]) -> Iterator[Finding]:
         yield Finding("note", "untracked", str(one.type), says, hint)
 
 
-def _uses(facts: Facts) -> Iterator[tuple[TypeFacts, str, bool]]:
+def _uses(facts: Facts, tables: Iterable[str]) -> Iterator[tuple[TypeFacts, str, bool]]:
     """Yield the types that columns are of: of a domain, what it is made of as well."""
     by_oid = {type.oid: type for type in facts.types}
     by_array_oid = {type.array_oid: type for type in facts.types if type.array_oid}
-    for column in facts.columns:
-        oid = column.type_oid
+    names = {row.name: name for name, row in facts.find_tables(tables).items()}
+    for column in facts.of("columns").values():
+        if column.table not in names:
+            continue
+        says = f"{names[column.table]}.{column.plain}"
+        oid = column.oid
         while oid in by_oid and by_oid[oid].kind == "d":
             # The server sends a value of a domain as one of what it is made of.
-            yield by_oid[oid], str(column), False
+            yield by_oid[oid], says, False
             oid = by_oid[oid].base_oid
         if oid in by_array_oid:
-            yield by_array_oid[oid], str(column), True
+            yield by_array_oid[oid], says, True
         elif oid in by_oid:
-            yield by_oid[oid], str(column), False
+            yield by_oid[oid], says, False

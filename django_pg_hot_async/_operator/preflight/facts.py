@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from django_pg_hot_async._core.server import Server, show_version
 
@@ -82,69 +82,77 @@ class TypeFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class ColumnFacts:
-    """A column of one of the project's tables."""
-
-    table: str
-    """As a model names it (``db_table``)."""
-    name: str
-    type_oid: int
-    type: str
-    """As ``format_type()`` writes it, less the schema."""
-
-    @property
-    def key(self) -> tuple[str, str]:
-        return self.table, self.name
-
-    def __str__(self) -> str:
-        return f"{self.table}.{self.name}"
-
-
-@dataclass(frozen=True, slots=True)
-class ExtensionFacts:
-    """An extension that is installed."""
-
-    version: str
-    schema: str
-
-
-@dataclass(frozen=True, slots=True)
-class Subscription:
-    """A subscription of logical replication."""
-
-    name: str
-    enabled: bool
-    publications: tuple[str, ...]
-    uncopied: int
-    """Tables whose first copy is not finished."""
-
-
-@dataclass(frozen=True, slots=True)
 class Facts:
-    """One side, as one transaction read it. None is what could not be read."""
+    """One side, as one transaction read it."""
 
     alias: str
     server: Server
     """As the connection shows it, with the version that the server itself named."""
     identity: tuple[str, ...]
     """When the server started and the database's OID: equal only for one database."""
-    system_identifier: str | None
-    """Made by initdb, and the same for every physical copy."""
     in_recovery: bool
     pooled: bool
     """Whether a pooler answers: the backend is not the one the connection was told."""
     search_path: tuple[str, ...]
+    role: str
+    """The role that connected."""
     types: tuple[TypeFacts, ...]
-    columns: tuple[ColumnFacts, ...]
-    extensions: Mapping[str, ExtensionFacts]
-    available: Mapping[str, str] | None
-    """Versions of the extensions that could be created."""
-    publications: tuple[str, ...] | None
-    subscriptions: tuple[Subscription, ...] | None
+    catalog: Mapping[str, Mapping[str, Any]]
+    """By kind (see `catalog.QUERIES`), then by name: a row, its columns attributes."""
+    refused: Mapping[str, str]
+    """What could not be read, by kind, and why."""
+
+    def of(self, kind: str) -> Mapping[str, Any]:
+        """Return the objects of *kind*; none where they could not be read."""
+        return self.catalog.get(kind, {})
+
+    def has(self, kind: str) -> bool:
+        return kind in self.catalog
+
+    @property
+    def database(self) -> Any:
+        return self.catalog["database"]["database"]
+
+    @property
+    def system_identifier(self) -> str | None:
+        """Made by initdb, and the same for every physical copy."""
+        system = self.of("system").get("system")
+        return system.identifier if system else None
+
+    @property
+    def publications(self) -> tuple[str, ...] | None:
+        return (
+            tuple(sorted(self.of("publications"))) if self.has("publications") else None
+        )
+
+    @property
+    def subscriptions(self) -> tuple[Any, ...] | None:
+        if not self.has("subscriptions"):
+            return None
+        return tuple(row for _, row in sorted(self.of("subscriptions").items()))
+
+    def find_tables(self, names: Iterable[str]) -> dict[str, Any]:
+        """Return the relations that models mean by *names*, their ``db_table``."""
+        places = {
+            (row.schema, row.relation): row for row in self.of("relations").values()
+        }
+        found = {}
+        for name in names:
+            # A schema in db_table is written as 'schema"."table', see Django's #6148.
+            schema, _, relation = name.strip('"').rpartition('"."')
+            path = (schema,) if schema else self.search_path
+            rows = (places.get((place, relation)) for place in path)
+            if row := next(filter(None, rows), None):
+                found[name] = row
+        return found
 
     @property
     def version(self) -> str:
         return show_version(self.server.version)
+
+    @property
+    def major(self) -> int:
+        return self.server.version // 10000
 
     @property
     def address(self) -> str:
@@ -156,7 +164,7 @@ class Facts:
         return ", ".join(self.search_path) or "no schema"
 
     @property
-    def role(self) -> str:
+    def part(self) -> str:
         """Its part in replication, in words."""
         parts = ["standby" if self.in_recovery else "primary"]
         if self.publications:
@@ -197,9 +205,9 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def count(number: int, noun: str) -> str:
-    """Write how many there are of something whose plural ends in s."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def count(number: int, noun: str, plural: str = "") -> str:
+    """Write how many there are of something whose plural ends in s, or is *plural*."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:

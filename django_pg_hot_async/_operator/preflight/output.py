@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -15,6 +17,8 @@ from .types import VERDICTS
 FORMAT = 1
 """Of the JSON; keys may be added under it, none is taken away."""
 PAIRS_A_TYPE = 5
+FINDINGS_A_CODE = 10
+"""Beyond which only their number is told."""
 
 Style = Callable[[str], str]
 
@@ -54,8 +58,8 @@ def _lines(report: Report, styles: dict[str, Style]) -> Iterator[str]:
     blue, green = report.blue, report.green
     yield from _table(
         [
-            ["BLUE", blue.alias, str(blue.server), blue.role],
-            ["GREEN", green.alias, str(green.server), green.role],
+            ["BLUE", blue.alias, str(blue.server), blue.part],
+            ["GREEN", green.alias, str(green.server), green.part],
         ]
     )
     yield _RELATIONS[report.relation]
@@ -69,15 +73,29 @@ def _lines(report: Report, styles: dict[str, Style]) -> Iterator[str]:
     )
     if report.findings:
         yield ""
+    shown: Counter[tuple[str, str]] = Counter()
+    all_of_them = Counter((one.severity, one.code) for one in report.findings)
     for finding in report.findings:
+        kind = (finding.severity, finding.code)
         style = styles.get(finding.severity, str)
-        title = _TITLES[finding.severity]
-        yield style(f"{title:<8}{finding.code}: {finding.sentence}")
-        if finding.hint:
-            yield f"        {finding.hint}"
+        title = f"{_TITLES[finding.severity]:<8}{finding.code}: "
+        shown[kind] += 1
+        if shown[kind] <= FINDINGS_A_CODE:
+            yield style(f"{title}{_in_a_line(finding.sentence)}")
+            if finding.hint:
+                yield f"        {_in_a_line(finding.hint)}"
+        elif shown[kind] == all_of_them[kind]:
+            more = shown[kind] - FINDINGS_A_CODE
+            yield style(f"{title}and {more} more, all of which --json has")
     yield ""
     style = styles.get("ready" if report.is_ready else "break", str)
     yield style(report.verdict)
+
+
+def _in_a_line(text: str, most: int = 600) -> str:
+    """Write *text* in one line; the whole of a long definition is for --json."""
+    text = " ".join(text.split())
+    return text if len(text) <= most else f"{text[:most]} ..."
 
 
 def _type_rows(report: Report) -> list[list[str]]:
@@ -133,6 +151,9 @@ def as_data(report: Report) -> dict[str, Any]:
         "ready": report.is_ready,
         "verdict": report.verdict,
         "relation": report.relation,
+        "at_cutover": report.at_cutover,
+        "compared": report.compared,
+        "not_read": list(report.not_read),
         "blue": _side(report.blue),
         "green": _side(report.green),
         "types": [
@@ -149,20 +170,11 @@ def as_data(report: Report) -> dict[str, Any]:
             {
                 "name": pair.name,
                 "verdict": pair.verdict,
-                "blue": asdict(pair.blue) if pair.blue else None,
-                "green": asdict(pair.green) if pair.green else None,
+                "blue": _extension(pair.blue),
+                "green": _extension(pair.green),
                 "available_on_green": pair.available,
             }
             for pair in report.extensions
-        ],
-        "columns": [
-            {
-                "table": pair.blue.table,
-                "column": pair.blue.name,
-                "blue": pair.blue.type,
-                "green": pair.green.type if pair.green else None,
-            }
-            for pair in report.columns
         ],
         "untracked": [
             {
@@ -190,9 +202,26 @@ def _side(facts: Facts) -> dict[str, Any]:
         "system_identifier": facts.system_identifier,
         "is_standby": facts.in_recovery,
         "is_pooled": facts.pooled,
+        "role": facts.role,
         "search_path": list(facts.search_path),
         "publications": _list(facts.publications),
-        "subscriptions": _list(facts.subscriptions, asdict),
+        "subscriptions": _list(facts.subscriptions, partial(_subscription, facts)),
+    }
+
+
+def _extension(row: Any | None) -> dict[str, Any] | None:
+    return {"version": row.version, "schema": row.schema} if row else None
+
+
+def _subscription(facts: Facts, row: Any) -> dict[str, Any]:
+    states = facts.of("subscribed").values()
+    return {
+        "name": row.name,
+        "enabled": row.enabled,
+        "publications": list(row.publications),
+        "uncopied": sum(
+            one.subscription == row.name and one.state != "r" for one in states
+        ),
     }
 
 

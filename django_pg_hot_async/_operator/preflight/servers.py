@@ -5,9 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from .facts import ExtensionFacts, Facts, Finding, count, quoted
+from .facts import Facts, Finding, quoted
 from .types import creation_hint
+
+UNUSED = {
+    *("adminpack", "amcheck", "auto_explain", "hypopg", "old_snapshot", "pageinspect"),
+    *("pg_buffercache", "pg_freespacemap", "pg_prewarm", "pg_repack"),
+    *("pg_stat_statements", "pg_visibility", "pg_walinspect", "pgrowlocks"),
+    *("pgstattuple",),
+}
+"""Extensions that operators use, and no application."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +24,8 @@ class ExtensionPair:
     """An extension as either side has it; None where it is not installed."""
 
     name: str
-    blue: ExtensionFacts | None
-    green: ExtensionFacts | None
+    blue: Any | None
+    green: Any | None
     available: str | None
     """The version that could be created on the other side."""
     verdict: str
@@ -25,40 +34,72 @@ class ExtensionPair:
 
 def compare_extensions(blue: Facts, green: Facts) -> list[ExtensionPair]:
     """Pair the extensions installed on either side, by name."""
+    left, right = blue.of("extensions"), green.of("extensions")
+    available = green.of("available")
     return [
         ExtensionPair(
             name,
-            here := blue.extensions.get(name),
-            there := green.extensions.get(name),
-            (green.available or {}).get(name),
+            here := left.get(name),
+            there := right.get(name),
+            available[name].version if name in available else None,
             _verdict(here, there),
         )
-        for name in sorted({*blue.extensions, *green.extensions})
+        for name in sorted({*left, *right})
     ]
 
 
 def find_in_extensions(
-    pairs: Iterable[ExtensionPair], green: Facts, told: Container[str | None]
+    pairs: Iterable[ExtensionPair],
+    blue: Facts,
+    green: Facts,
+    told: Container[str | None],
 ) -> Iterator[Finding]:
-    """Tell which are missing or older, but for those that were *told* already."""
+    """Tell which are missing, old or elsewhere, but for those *told* already."""
+    side = green.alias
     for pair in pairs:
-        if pair.verdict == "missing" and pair.name not in told:
-            yield Finding(
-                "warning",
-                "extension_missing",
-                pair.name,
-                f"extension {pair.name} is not installed on {green.alias}",
-                creation_hint(pair.name, green),
-            )
-        elif pair.verdict == "older" and pair.blue and pair.green:
+        name, here, there = quoted(pair.name), pair.blue, pair.green
+        if here is None:
+            continue
+        if there is None:
+            if pair.name not in told:
+                yield Finding(
+                    "warning" if pair.name in UNUSED else "break",
+                    "extension_missing",
+                    pair.name,
+                    f"extension {pair.name} is not installed on {side}",
+                    creation_hint(pair.name, green),
+                )
+            continue
+        if pair.verdict == "older":
             yield Finding(
                 "warning",
                 "extension_older",
                 pair.name,
-                f"extension {pair.name} is {pair.green.version} on {green.alias},"
-                f" older than {pair.blue.version}",
-                f"ALTER EXTENSION {quoted(pair.name)} UPDATE; there, where"
+                f"extension {pair.name} is {there.version} on {side},"
+                f" older than {here.version}",
+                f"ALTER EXTENSION {name} UPDATE; there, where"
                 f" {pair.available or 'no version'} is available.",
+            )
+        elif pair.available not in (None, there.version):
+            yield Finding(
+                "note",
+                "extension_update",
+                pair.name,
+                f"extension {pair.name} is {there.version} on {side}, whose library is"
+                f" of {pair.available}",
+                f"ALTER EXTENSION {name} UPDATE;",
+            )
+        if here.schema != there.schema:
+            is_lost = here.schema in blue.search_path
+            is_lost = is_lost and there.schema not in green.search_path
+            yield Finding(
+                "break" if is_lost else "warning",
+                "extension_schema",
+                pair.name,
+                f"extension {pair.name} is in schema {there.schema} on {side}, but in"
+                f" {here.schema} on {blue.alias}"
+                + (": nothing of it is found by its name" if is_lost else ""),
+                f"ALTER EXTENSION {name} SET SCHEMA {quoted(here.schema)};",
             )
 
 
@@ -81,28 +122,9 @@ def find_in_servers(blue: Facts, green: Facts) -> Iterator[Finding]:
             f"{side} is a standby and takes no writes",
             "Promote it as part of the cutover: SELECT pg_promote();",
         )
-    for subscription in green.subscriptions or ():
-        name = subscription.name
-        if not subscription.enabled:
-            yield Finding(
-                "warning",
-                "subscription_off",
-                name,
-                f"subscription {name} of {side} is disabled",
-                f"ALTER SUBSCRIPTION {quoted(name)} ENABLE; if data is to come by it.",
-            )
-        if tables := subscription.uncopied:
-            yield Finding(
-                "warning",
-                "subscription_copying",
-                name,
-                f"subscription {name} of {side} has {count(tables, 'table')} not copied"
-                " yet",
-                "Wait until pg_subscription_rel.srsubstate is 'r' for all.",
-            )
 
 
-def _verdict(here: ExtensionFacts | None, there: ExtensionFacts | None) -> str:
+def _verdict(here: Any | None, there: Any | None) -> str:
     if there is None:
         return "missing"
     if here is None:

@@ -25,11 +25,34 @@ def _labels(here: TypeFacts, there: TypeFacts) -> Said:
         says = f"it lacks {listed(gone)}"
         if more:
             says += f", and has {listed(more)}"
-        return "break", says, f"ALTER TYPE {there.sql} ADD VALUE {gone[0]}; there."
+        return "break", says, _add_labels(here, there)
     if more:
         hint = "See that the Enum in Python, or what stands for it, takes that."
         return "warning", f"it has {listed(more)} as well", hint
     return "warning", "its labels are in another order", "ORDER BY follows that order."
+
+
+def _add_labels(here: TypeFacts, there: TypeFacts) -> str:
+    """Write the statements that bring the labels in line, in the order of *here*."""
+    labels = list(there.shape)
+    statements = []
+    for i, label in enumerate(here.shape):
+        if label in labels:
+            continue
+        renamed = labels[i] if len(labels) == len(here.shape) else None
+        if renamed is not None and renamed not in here.shape:
+            labels[i] = label
+            says = f"RENAME VALUE {_literal(renamed)} TO {_literal(label)}"
+        else:
+            after = here.shape[i + 1 :]
+            place = next((one for one in after if one in labels), None)
+            where = f" BEFORE {_literal(place)}" if place is not None else ""
+            labels.insert(
+                labels.index(place) if place is not None else len(labels), label
+            )
+            says = f"ADD VALUE {_literal(label)}{where}"
+        statements.append(f"ALTER TYPE {there.sql} {says};")
+    return " ".join(statements)
 
 
 def _literal(label: str) -> str:

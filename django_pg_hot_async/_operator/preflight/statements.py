@@ -8,11 +8,27 @@ from __future__ import annotations
 
 from django_pg_hot_async._core.catalog import FIRST_NORMAL_OID
 
+# Another user's settings are not to cut these statements off, nor is a lock to hold
+# them for ever. After the transaction all is as it was.
+LIMITS = """\
+SELECT pg_catalog.set_config('statement_timeout', '60s', true),
+       pg_catalog.set_config('lock_timeout', '2s', true),
+       pg_catalog.set_config('idle_in_transaction_session_timeout', '60s', true)"""
+
+# Whatever comes after prints names with their schemas, and finds only PostgreSQL's own.
+PATH = """\
+SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true),
+       CASE WHEN NOT pg_catalog.pg_is_in_recovery()
+            THEN pg_catalog.pg_current_wal_lsn()::pg_catalog.text END,
+       EXISTS (SELECT FROM pg_catalog.pg_roles AS r
+               WHERE r.rolname OPERATOR(pg_catalog.=) %s::pg_catalog.name)"""
+
 SERVER = """\
 SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int4,
        pg_catalog.pg_is_in_recovery(),
        pg_catalog.pg_backend_pid(),
        pg_catalog.current_schemas(false)::pg_catalog.text[],
+       CURRENT_USER::pg_catalog.text,
        EXTRACT(epoch FROM pg_catalog.pg_postmaster_start_time())::pg_catalog.text,
        d.oid::pg_catalog.text
 FROM pg_catalog.pg_database AS d
@@ -62,46 +78,3 @@ WHERE (t.typname OPERATOR(pg_catalog.=) ANY (%s::pg_catalog.text[])
 AND NOT EXISTS (SELECT FROM pg_catalog.pg_type AS element
                 WHERE element.typarray OPERATOR(pg_catalog.=) t.oid)
 ORDER BY n.nspname, t.typname"""
-
-COLUMNS = """\
-SELECT wanted.name, a.attname::pg_catalog.text, a.atttypid::pg_catalog.int8,
-       pg_catalog.format_type(a.atttypid, a.atttypmod)
-FROM ROWS FROM (pg_catalog.unnest(%s::pg_catalog.text[]),
-                pg_catalog.unnest(%s::pg_catalog.text[]),
-                pg_catalog.unnest(%s::pg_catalog.text[]))
-     AS wanted(name, schema, relation)
-JOIN pg_catalog.pg_class AS c ON c.relname OPERATOR(pg_catalog.=) wanted.relation
-JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
-JOIN pg_catalog.pg_attribute AS a ON a.attrelid OPERATOR(pg_catalog.=) c.oid
-WHERE a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped
-AND CASE WHEN wanted.schema IS NULL THEN pg_catalog.pg_table_is_visible(c.oid)
-         ELSE n.nspname OPERATOR(pg_catalog.=) wanted.schema END
-ORDER BY wanted.name, a.attnum"""
-
-EXTENSIONS = """\
-SELECT e.extname::pg_catalog.text, e.extversion, n.nspname::pg_catalog.text
-FROM pg_catalog.pg_extension AS e
-JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) e.extnamespace
-ORDER BY e.extname"""
-
-AVAILABLE = """\
-SELECT a.name::pg_catalog.text, a.default_version
-FROM pg_catalog.pg_available_extensions AS a
-WHERE a.default_version IS NOT NULL"""
-
-SYSTEM_IDENTIFIER = """\
-SELECT c.system_identifier::pg_catalog.text FROM pg_catalog.pg_control_system() AS c"""
-
-PUBLICATIONS = """\
-SELECT p.pubname::pg_catalog.text FROM pg_catalog.pg_publication AS p
-ORDER BY p.pubname"""
-
-SUBSCRIPTIONS = """\
-SELECT s.subname::pg_catalog.text, s.subenabled, s.subpublications,
-       (SELECT pg_catalog.count(*) FROM pg_catalog.pg_subscription_rel AS r
-        WHERE r.srsubid OPERATOR(pg_catalog.=) s.oid
-        AND r.srsubstate OPERATOR(pg_catalog.<>) 'r')
-FROM pg_catalog.pg_subscription AS s
-JOIN pg_catalog.pg_database AS d ON d.oid OPERATOR(pg_catalog.=) s.subdbid
-WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
-ORDER BY s.subname"""

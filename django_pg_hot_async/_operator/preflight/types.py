@@ -72,18 +72,62 @@ def find_in_types(pairs: Iterable[TypePair]) -> Iterator[Finding]:
             yield replace(finding, sentence=sentence)
 
 
+def find_in_other_types(
+    blue: Facts, green: Facts, wanted: Iterable[Wanted]
+) -> Iterator[Finding]:
+    """Compare the project's types that nobody tracks: SQL needs them all the same."""
+    wanted = tuple(wanted)
+    there = {(type.schema, type.name): type for type in green.types}
+    for here in blue.types:
+        # A multirange comes with its range, and what an extension has with that.
+        if here.kind not in "ecdr" or here.extension:
+            continue
+        if any(one.matches(here) for one in wanted):
+            continue
+        other = there.get((here.schema, here.name))
+        name = Wanted(str(here), None, here.kind)
+        if other is None:
+            elsewhere = [
+                type
+                for type in green.types
+                if (type.name, type.kind) == (here.name, here.kind)
+            ]
+            if len(elsewhere) == 1 and elsewhere[0].visible == here.visible:
+                yield _finding(
+                    name,
+                    "warning",
+                    "other_schema",
+                    f"is in schema {elsewhere[0].schema} on {green.alias}",
+                    _move(elsewhere[0], here),
+                )
+            else:
+                yield _finding(
+                    name,
+                    "break",
+                    "missing",
+                    f"is missing on {green.alias}",
+                    creation_hint(None, green),
+                )
+        elif other.kind != here.kind:
+            hint = f"Create it there as it is on {blue.alias}."
+            yield _other_kind(name, here, other, green.alias, hint)
+        else:
+            yield from find_in_shapes(name, here, other, green.alias)
+
+
 def creation_hint(extension: str | None, green: Facts) -> str:
     """Say how a type, or the *extension* it belongs to, comes to *green*."""
     if extension is None:
         return "Create it there."
     name = quoted(extension)
-    if extension in green.extensions:
-        version = green.extensions[extension].version
+    extensions, available = green.of("extensions"), green.of("available")
+    if extension in extensions:
+        version = extensions[extension].version
         return (
             f"Extension {name} {version} is there, without it: ALTER EXTENSION"
             f" {name} UPDATE;"
         )
-    if green.available is None or extension in green.available:
+    if not available or extension in available:
         return f"CREATE EXTENSION {name};"
     return f"It is not available there: install its package, CREATE EXTENSION {name};"
 

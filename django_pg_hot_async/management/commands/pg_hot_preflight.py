@@ -7,7 +7,6 @@ import sys
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import connections
 
 from django_pg_hot_async.management import require_psycopg
 
@@ -26,12 +25,37 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("blue", help="the alias as the project uses it now")
-        parser.add_argument("green", help="an alias that leads to the new server")
+        parser.add_argument(
+            "green", nargs="?", help="an alias that leads to the new server"
+        )
+        parser.add_argument(
+            "--green-dsn",
+            metavar="DSN",
+            help="where the new server is, instead of an alias: a connection string of"
+            " libpq; what it leaves out is as in BLUE",
+        )
+        parser.add_argument(
+            "--at-cutover",
+            action="store_true",
+            help="nothing writes any more: what is behind would now be lost",
+        )
         parser.add_argument(
             "--json", action="store_true", help="write JSON, for programs"
         )
 
-    def handle(self, *args: Any, blue: str, green: str, **options: Any) -> None:
+    def handle(
+        self,
+        *args: Any,
+        blue: str,
+        green: str | None,
+        green_dsn: str | None,
+        **options: Any,
+    ) -> None:
+        if (green is None) == (green_dsn is None):
+            raise CommandError(
+                "name either an alias that leads to the new server or --green-dsn",
+                returncode=COULD_NOT_TELL,
+            )
         if blue == green:
             raise CommandError(
                 f"{blue!r} is given twice: name the alias as it is now, then one in"
@@ -39,21 +63,13 @@ class Command(BaseCommand):
                 returncode=COULD_NOT_TELL,
             )
         require_psycopg(COULD_NOT_TELL)
-        from django_pg_hot_async._operator.preflight.columns import model_tables
+        from django_pg_hot_async._operator.preflight import examine
         from django_pg_hot_async._operator.preflight.facts import PreflightError
         from django_pg_hot_async._operator.preflight.output import as_data, as_text
-        from django_pg_hot_async._operator.preflight.reading import read_side
-        from django_pg_hot_async._operator.preflight.report import compare, wanted_types
 
-        wanted, tables = wanted_types(), model_tables()
-        names = [one.name for one in wanted]
         try:
-            report = compare(
-                read_side(blue, names, tables),
-                read_side(green, names, tables),
-                wanted,
-                tables,
-                connections.settings[blue],
+            report = examine(
+                blue, green, green_dsn=green_dsn, at_cutover=options["at_cutover"]
             )
         except PreflightError as error:
             raise CommandError(str(error), returncode=COULD_NOT_TELL) from error
