@@ -40,7 +40,7 @@ PLANTED = 40
 """Deployments from a seed in which a fault may show; most do within ten."""
 SEEDS = 8
 """How many seeds are tried: the deployments that one leads to are much alike."""
-FIND_SECONDS = 120
+FIND_SECONDS = int(os.environ.get("MODEL_FIND_SECONDS", "240"))
 """After which no other seed is tried."""
 
 
@@ -85,7 +85,8 @@ def search(
 ) -> None:
     """Search from *start*: Hypothesis's decorator for a seed, or for an example.
 
-    *where*: the levels of trust, and whether there is a pooler.
+    *where*: the levels of trust, whether there is a pooler, and whether the project's
+    types are registered from the start.
     """
     machine = type("Search", (Search,), {"cast": cast, **where})
     run_state_machine_as_test(
@@ -161,7 +162,11 @@ def test_a_planted_fault_of_the_async_backend_is_found(cast, monkeypatch, name):
 
 def plant_and_find(cast: Cast, monkeypatch: pytest.MonkeyPatch, fault: Fault) -> None:
     counts.clear()
-    where: dict[str, Any] = {"levels": fault.levels, "poolers": fault.poolers}
+    where: dict[str, Any] = {
+        "levels": fault.levels,
+        "poolers": fault.poolers,
+        "starts": fault.starts,
+    }
     with monkeypatch.context() as patch:
         fault.plant(patch.setattr)
         error = find(cast, where)

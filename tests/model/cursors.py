@@ -15,7 +15,7 @@ from psycopg.types.range import Range
 from tests.shop.models import Product
 
 from .clients import Client
-from .world import STRANGER, Layout, Mood
+from .schema import STRANGER, Layout, Mood
 
 COLUMNS: dict[str, str | None] = {
     "attrs": "hstore",

@@ -13,8 +13,8 @@ from django_pg_hot_async._core.connection import ConnectionState, state_of
 
 from .cursors import KEPT, VALUES, column_lists
 from .deployment import clients, counts, places
+from .schema import ORDERS, SOME
 from .widened import Widened
-from .world import ORDERS, SOME
 
 FIRST_NORMAL_OID = 16384
 SURROGATES = 2**32
@@ -49,7 +49,8 @@ class Search(Widened):
     @rule()
     def register(self) -> None:
         """A type is registered, and sent over cursors that are open already."""
-        self._register()
+        self.declare()
+        self.reads(0)
         for client in self.clients.values():
             if client.is_open:
                 for how, cursor in client.senders.items():

@@ -9,22 +9,22 @@ import psycopg
 from django.core.signals import request_started
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
-from psycopg.types.enum import EnumInfo, register_enum
-from psycopg.types.range import RangeInfo, register_range
 
-from django_pg_hot_async import forget, register_type
+from django_pg_hot_async import forget
 from django_pg_hot_async._core.connection import state_of
 from django_pg_hot_async._core.runtime import runtime
 from tests.scenarios import connections
 
 from .clients import OWN, Client
+from .comparison import Comparison
 from .cursors import plain_query
-from .deployment import ERRORS, OFF, Deployment, clients, counts, doors, nearby, places
+from .deployment import ERRORS, OFF, clients, counts, doors, nearby, places
 from .promise import MOVED
-from .world import MAPPING, ORDERS, TEMPLATES, Door, Hue, Mood, Place, Tone
+from .schema import ORDERS, TEMPLATES
+from .world import Door, Place
 
 
-class Operations(Deployment):
+class Operations(Comparison):
     """Moves and mishaps, and what the project itself tells the app."""
 
     @rule(name=clients)
@@ -139,19 +139,6 @@ class Operations(Deployment):
             self.unsettle()
             counts["labels added"] += 1
             self.reads(0)
-
-    def _register(self) -> None:
-        """The project registers a type of its own, with connections open."""
-        register_type("mood", EnumInfo, register_enum, enum=Mood, mapping=MAPPING)
-        # Of two that a value may be, it is the one that was declared last.
-        register_type("one.slot", RangeInfo, register_range)
-        register_type("shift", RangeInfo, register_range)
-        register_type("span", RangeInfo, register_range)
-        register_type("hue", EnumInfo, register_enum, enum=Hue)
-        register_type("one.tone", EnumInfo, register_enum, enum=Tone)
-        self.promise.register("mood", "shift")
-        self.reads(0)
-        counts["types registered"] += 1
 
     def near(self, place: int) -> Place:
         """Return a place; as a rule one that a door leads to."""

@@ -45,6 +45,7 @@ Steps = Generator[Any, Any, Any]
 EITHER = (False, True)
 POOLER = (True,)
 STRAIGHT = (False,)
+REGISTERED = (True,)
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Fault:
     levels: tuple[str, ...]
     poolers: tuple[bool, ...]
     """Whether a pooler leads to the servers."""
+    starts: tuple[bool, ...]
+    """Whether the project's own types are registered from the start."""
     is_quick: bool
     """Whether it is found in seconds, and so looked for on each push."""
 
@@ -73,7 +76,7 @@ OUT_OF_REACH = {
     "many_tenants": "takes hundreds of schemas, and time to measure",
     "pool_unknown_object": "is an argument that is no connection",
     "postgis_fake_connection": "is an object of a test suite that is no connection",
-    "postgis_recreated": "is in PostGIS's own cache; here is no server with PostGIS",
+    "postgis_recreated": "is in PostGIS's own cache, which no client can clear",
     "private_name_missing": "is another psycopg than the one at hand",
     "proxied_connection": "takes other packages' proxies of a connection",
     "receiver_order": "is an order of receivers, of which a process has one",
@@ -88,12 +91,13 @@ def fault(
     kind: str,
     *levels: str,
     poolers: tuple[bool, ...] = EITHER,
+    starts: tuple[bool, ...] = EITHER,
     is_quick: bool = False,
     faults: dict[str, Fault] = FAULTS,
 ) -> Callable[[Plant], Plant]:
     def add(plant: Plant) -> Plant:
         name = plant.__name__
-        faults[name] = Fault(plant, kind, levels or LEVELS, poolers, is_quick)
+        faults[name] = Fault(plant, kind, levels or LEVELS, poolers, starts, is_quick)
         return plant
 
     return add
@@ -162,7 +166,7 @@ def trust_does_not_end_with_a_transaction(patch: Patch) -> None:
 # An execution owns what it goes by
 
 
-@fault("later_result", "connection", "server", "transaction", is_quick=True)
+@fault("later_result", "connection", "server", "transaction")
 def rows_are_loaded_by_what_the_connection_goes_by_now(patch: Patch) -> None:
     """The second of several results, and the fields of a binary record."""
     snapshot_of = loading.snapshot_of
@@ -180,7 +184,7 @@ def fields_of_a_record_are_not_looked_at(patch: Patch) -> None:
     patch(loading, "_find_fields", lambda *args: None)
 
 
-@fault("control")
+@fault("control", starts=REGISTERED)
 def a_label_that_was_added_is_not_loaded(patch: Patch) -> None:
     """The shape that was read is taken for the shape that there is."""
 
@@ -193,13 +197,13 @@ def a_label_that_was_added_is_not_loaded(patch: Patch) -> None:
 # What is sent
 
 
-@fault("stale_registry")
+@fault("stale_registry", starts=REGISTERED)
 def types_of_the_server_before_stay(patch: Patch) -> None:
     """psycopg looks up ranges, and the names that COPY is given, in its registry."""
     patch(snapshot, "are_types_of", lambda types, owner: isinstance(types, SharedTypes))
 
 
-@fault("stale_registry")
+@fault("stale_registry", starts=REGISTERED)
 def a_range_goes_as_what_it_was_at_first(patch: Patch) -> None:
     """By value, with the OID of whichever server had it first."""
     upgrade, first = dumping._ByValue.upgrade, dict[Any, int]()
@@ -213,7 +217,7 @@ def a_range_goes_as_what_it_was_at_first(patch: Patch) -> None:
     patch(dumping._ByValue, "upgrade", remembering)
 
 
-@fault("range_order")
+@fault("range_order", starts=REGISTERED)
 def the_type_that_was_created_last_is_sent(patch: Patch) -> None:
     """Not the one that was declared last."""
 
@@ -226,7 +230,7 @@ def the_type_that_was_created_last_is_sent(patch: Patch) -> None:
     patch(Snapshot, "registration", property(by_oid))
 
 
-@fault("range_tenants")
+@fault("range_tenants", starts=REGISTERED)
 def no_path_is_asked_for_by_value(patch: Patch) -> None:
     """Which range a value is of depends on the search_path as well."""
     ambiguous_senders = dumping.ambiguous_senders
@@ -238,7 +242,7 @@ def no_path_is_asked_for_by_value(patch: Patch) -> None:
     patch(dumping, "ambiguous_senders", by_python_type)
 
 
-@fault("declared_schema")
+@fault("declared_schema", starts=REGISTERED)
 def a_schema_that_was_declared_does_not_count(patch: Patch) -> None:
     def match(self: Registry, row: TypeRow) -> Any:
         for tracked in self.types:
@@ -249,7 +253,7 @@ def a_schema_that_was_declared_does_not_count(patch: Patch) -> None:
     patch(Registry, "match", match)
 
 
-@fault("none_visible")
+@fault("none_visible", starts=REGISTERED)
 def one_of_several_is_sent_where_none_is_visible(patch: Patch) -> None:
     send = Snapshot._send
 
@@ -261,12 +265,12 @@ def one_of_several_is_sent_where_none_is_visible(patch: Patch) -> None:
     patch(Snapshot, "_send", guessing)
 
 
-@fault("search_path_name")
+@fault("search_path_name", starts=REGISTERED)
 def names_are_written_without_their_schema(patch: Patch) -> None:
     patch(TypeRow, "regtype", property(lambda self: catalog.quote_name(self.name)))
 
 
-@fault("stale_search_path", is_quick=True)
+@fault("stale_search_path", is_quick=True, starts=REGISTERED)
 def a_search_path_is_remembered(patch: Patch) -> None:
     patch(
         ConnectionState,
@@ -278,13 +282,13 @@ def a_search_path_is_remembered(patch: Patch) -> None:
 # Transactions
 
 
-@fault("rollback")
+@fault("rollback", starts=REGISTERED)
 def commands_are_not_noted(patch: Patch) -> None:
     """A type that a transaction makes anew, or takes back, is sent as it was."""
     patch(ConnectionState, "note_command", lambda self, tag: None)
 
 
-@fault("rollback", "server", "connection")
+@fault("rollback", "server", "connection", starts=REGISTERED)
 def what_is_not_committed_is_told_to_all(patch: Patch) -> None:
     never = property(lambda self: False, lambda self, value: None)
     patch(ConnectionState, "_has_changed_types", never)
@@ -322,7 +326,7 @@ def an_error_costs_every_connection_a_read(patch: Patch) -> None:
     patch(ConnectionState, "doubt", doubt)
 
 
-@fault("confirmed", "transaction", poolers=STRAIGHT)
+@fault("confirmed", "transaction", poolers=STRAIGHT, starts=REGISTERED)
 def a_confirmation_holds_under_one_search_path(patch: Patch) -> None:
     find_visible = confirmation._find_visible
 
@@ -332,7 +336,7 @@ def a_confirmation_holds_under_one_search_path(patch: Patch) -> None:
     patch(confirmation, "_find_visible", word_for_word)
 
 
-@fault("loop_reads")
+@fault("loop_reads", starts=REGISTERED)
 def a_search_path_costs_a_read_of_all_types(patch: Patch) -> None:
     find_paths = ConnectionState.find_paths
 
@@ -345,7 +349,7 @@ def a_search_path_costs_a_read_of_all_types(patch: Patch) -> None:
     patch(ConnectionState, "find_paths", reading)
 
 
-@fault("name_taken", "connection", "transaction", "server")
+@fault("name_taken", "connection", "transaction", "server", starts=REGISTERED)
 def temporary_types_of_others_are_read(patch: Patch) -> None:
     line = b" AND NOT pg_catalog.pg_is_other_temp_schema(x.typnamespace)\n"
     assert line in catalog._BY_NAME

@@ -16,7 +16,8 @@ from time import monotonic
 
 import psycopg
 
-from .world import Layout, Place
+from .schema import Layout
+from .world import Place
 
 LEVELS = ("auto", "connection", "transaction", "server")
 STRAIGHT = ("connection", "server")
@@ -87,6 +88,8 @@ class Link:
     """And the one after that."""
     frozen: Layout | None = None
     """What was there when the transaction began, where that is what it sees."""
+    is_refused: bool = False
+    """Whether the transaction has met what is newer: what it knows is not told."""
     has_rights: bool = True
     """Whether its role may look into pg_type."""
 

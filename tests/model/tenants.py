@@ -15,8 +15,8 @@ from .cursors import KEPT, VALUES, make_cursor
 from .deployment import ERRORS, clients, counts
 from .operations import Operations
 from .promise import MOVED
+from .schema import Hue, Tone
 from .traffic import Traffic
-from .world import Hue, Tone
 
 NOBODY = ""
 """Whose search_path leads to the types of no tenant, nor to those in public."""

@@ -12,7 +12,9 @@ from psycopg import sql
 
 from django_pg_hot_async._core.connection import RAN_AGAIN
 
+from . import geometry
 from .clients import Client
+from .comparison import INERROR
 from .cursors import (
     ARRIVED,
     BINARY,
@@ -28,11 +30,11 @@ from .cursors import (
     send_and_read,
     send_by_cursor,
 )
-from .deployment import ERRORS, INERROR, clients, counts, nearby, places
+from .deployment import ERRORS, clients, counts, nearby, places
 from .gate import Edge
 from .promise import MOVED, Expected, Link, Promise
+from .schema import ORDERS, SHADOW
 from .tenants import Tenants, execute
-from .world import ORDERS, SHADOW
 
 LATER = ("server", "client", "raw", "several", "binary", "record")
 BETWEEN = ("server", "client", "raw", "several", "binary", "record", "stream", "copy")
@@ -171,6 +173,23 @@ class Widened(Tenants):
             return
         assert found == truth, f"wrong: {found!r} is not {truth!r}"
         counts["statements across a move"] += 1
+
+    @precondition(lambda self: self.has_moods)
+    @rule(name=clients, how=st.sampled_from((*KEPT, "raw")))
+    def draw(self, name: str, how: str) -> None:
+        """Load and send what PostGIS has, where that is."""
+        client = self.use(name)
+        self.end(client)
+        if not (self.place(client).has_geometry and self.is_sure(client)):
+            return
+        link = self.link_of(client)
+        self.right(
+            client,
+            functools.partial(geometry.draw, client, self.able(client, how)),
+        )
+        self.reads(3 * MOVED + link.slack)
+        link.slack = MOVED
+        counts["points drawn"] += 1
 
     # What is no evidence
 
