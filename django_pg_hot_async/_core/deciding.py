@@ -46,6 +46,7 @@ def decide(cursor: Any, execution: Execution, snapshot: Snapshot | None) -> None
 def settle(cursor: Any, execution: Execution) -> PQGen[None]:
     """Ask about what is pending, then give the results to the cursor."""
     pending, execution.pending = execution.pending, ()
+    execution.has_unknown = False
     if pending:
         yield from explain(cursor, execution, list(itertools.chain(*pending)))
         for results in pending:
