@@ -23,8 +23,8 @@ from django.dispatch import Signal
 from . import conf
 from ._core.trust import Trust
 from ._django.driver import why_no_psycopg
+from ._django.installed import APP
 
-APP = "django_pg_hot_async"
 _LONGER = (Trust.SERVER, Trust.CONNECTION)
 """Levels that outlive a transaction, whatever is in between."""
 POOLER_PORTS = {"6432": "PgBouncer's", "6543": "Supabase's pooler's"}
@@ -97,23 +97,6 @@ def check_servers(
                 )
             )
     return found
-
-
-def check_installed(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """Tell of declared types that nothing loads; `register_type()` registers this."""
-    from ._core.runtime import runtime
-    from ._django.declare import GROUP
-
-    if apps.is_installed(APP) or not runtime.group(GROUP):
-        return []
-    return [
-        Warning(
-            f"register_type() is called, and {APP!r} is not in INSTALLED_APPS: no"
-            " declared type is loaded or sent.",
-            hint=f"Add {APP!r} to INSTALLED_APPS.",
-            id=f"{APP}.W010",
-        )
-    ]
 
 
 # What settings show

@@ -20,7 +20,7 @@ from django_pg_hot_async._django import (
     contrib_postgres,
     startup,
 )
-from django_pg_hot_async._django.declare import GROUP
+from django_pg_hot_async._django.installed import GROUP
 from django_pg_hot_async.testing import PgBouncer, PostgreSQL, ServiceFile
 
 from .example import shops

@@ -36,7 +36,7 @@ import django_pg_hot_async
 from django_pg_hot_async import checks, register_type
 from django_pg_hot_async._core.runtime import runtime
 from django_pg_hot_async._django import backend, startup
-from django_pg_hot_async._django.declare import GROUP
+from django_pg_hot_async._django.installed import GROUP
 from django_pg_hot_async._operator import declared_types
 from django_pg_hot_async.testing import PgBouncer
 

@@ -16,7 +16,7 @@ from django_pg_hot_async import forget, pool, register_type
 from django_pg_hot_async._core.connection import state_of
 from django_pg_hot_async._core.runtime import runtime
 from django_pg_hot_async._django import connections as tracked_connections
-from django_pg_hot_async._django.declare import GROUP
+from django_pg_hot_async._django.installed import GROUP
 from django_pg_hot_async.testing import PgBouncer
 
 from .scenarios import (

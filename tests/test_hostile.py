@@ -40,7 +40,7 @@ from django_pg_hot_async._core.connection import state_of
 from django_pg_hot_async._core.runtime import runtime
 from django_pg_hot_async._core.snapshot import Snapshot
 from django_pg_hot_async._core.trust import Trust
-from django_pg_hot_async._django.declare import GROUP
+from django_pg_hot_async._django.installed import GROUP
 from django_pg_hot_async.signals import server_changed
 
 from .preflight import two_databases

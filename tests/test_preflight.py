@@ -10,7 +10,7 @@ from psycopg.types.enum import EnumInfo, register_enum
 from django_pg_hot_async import register_type
 from django_pg_hot_async._core.runtime import runtime
 from django_pg_hot_async._django import connections as tracked_connections
-from django_pg_hot_async._django.declare import GROUP
+from django_pg_hot_async._django.installed import GROUP
 from django_pg_hot_async._operator.preflight.facts import Wanted
 from django_pg_hot_async._operator.preflight.output import as_text
 from django_pg_hot_async._operator.preflight.report import wanted_types

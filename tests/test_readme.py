@@ -14,7 +14,7 @@ import django_pg_hot_async
 from django_pg_hot_async import conf, pool, signals, testing, typing
 from django_pg_hot_async._core.runtime import runtime
 from django_pg_hot_async._core.trust import Trust
-from django_pg_hot_async._django.declare import GROUP
+from django_pg_hot_async._django.installed import GROUP
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -23,7 +23,7 @@ from django_pg_hot_async._core.server import Server
 from django_pg_hot_async._core.snapshot import Snapshot
 from django_pg_hot_async._core.types import HSTORE, Registry
 from django_pg_hot_async._django import connections as tracked_connections
-from django_pg_hot_async._django.declare import GROUP
+from django_pg_hot_async._django.installed import GROUP
 from django_pg_hot_async._operator.status import is_version
 
 from .scenarios import (

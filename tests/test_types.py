@@ -38,7 +38,7 @@ from django_pg_hot_async._core.connection import state_of
 from django_pg_hot_async._core.loading import UnusableType
 from django_pg_hot_async._core.runtime import runtime
 from django_pg_hot_async._django import connections as tracked_connections
-from django_pg_hot_async._django.declare import GROUP
+from django_pg_hot_async._django.installed import GROUP
 
 from .scenarios import (
     KINDS,

@@ -12,6 +12,7 @@ from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 
 from . import arguments
+from .installed import APP, GROUP, check_installed
 
 if TYPE_CHECKING:
     from psycopg import sql
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from django_pg_hot_async._core.types import TrackedType
 
-GROUP = "declared"
 NAME_BYTES = 63
 """PostgreSQL cuts names off here: NAMEDATALEN less one."""
 
@@ -63,7 +63,6 @@ def register_type(
     from django.core import checks
 
     from django_pg_hot_async._core.runtime import runtime
-    from django_pg_hot_async.checks import APP, check_installed
 
     tracked = _declaration(name, info_class, register, kwargs)
     for other in runtime.group(GROUP):

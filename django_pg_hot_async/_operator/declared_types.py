@@ -16,8 +16,8 @@ from django_pg_hot_async._django.arguments import (
     factory_of,
     why_not_callable,
 )
-from django_pg_hot_async._django.declare import GROUP, registers_nothing
-from django_pg_hot_async.checks import APP
+from django_pg_hot_async._django.declare import registers_nothing
+from django_pg_hot_async._django.installed import APP, GROUP
 
 if TYPE_CHECKING:
     from django_pg_hot_async._core.snapshot import Snapshot

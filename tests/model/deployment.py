@@ -20,7 +20,7 @@ from psycopg.types.range import RangeInfo, register_range
 from django_pg_hot_async import register_type
 from django_pg_hot_async._core.runtime import runtime
 from django_pg_hot_async._django import connections as tracked_connections
-from django_pg_hot_async._django.declare import GROUP
+from django_pg_hot_async._django.installed import GROUP
 from tests.scenarios import close_all
 
 from . import backend, geometry

@@ -1,0 +1,28 @@
+"""Whether the app is installed where types are declared for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.apps import apps
+from django.core.checks import CheckMessage, Warning
+
+APP = "django_pg_hot_async"
+GROUP = "declared"
+"""What `register_type()` keeps its types under."""
+
+
+def check_installed(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Tell of declared types that nothing loads; `register_type()` registers this."""
+    from django_pg_hot_async._core.runtime import runtime
+
+    if apps.is_installed(APP) or not runtime.group(GROUP):
+        return []
+    return [
+        Warning(
+            f"register_type() is called, and {APP!r} is not in INSTALLED_APPS: no"
+            " declared type is loaded or sent.",
+            hint=f"Add {APP!r} to INSTALLED_APPS.",
+            id=f"{APP}.W010",
+        )
+    ]
