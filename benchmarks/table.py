@@ -265,7 +265,7 @@ MEASURES = (
                 "app",
                 "django",
                 WITHOUT,
-                at_most(1.05),
+                at_most(1.02),
             ),
         ),
         control="django",
