@@ -12,6 +12,7 @@ as ASCII, so that no client encoding can fail on it.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from dataclasses import dataclass, field
@@ -190,6 +191,8 @@ class Catalog:
     """Whether it is as of the snapshot of a transaction, and types may be newer."""
     asked: dict[int, str] = field(default_factory=dict)
     """What each OID asked for is called; absent where the server has no such type."""
+    reading: int = field(default_factory=itertools.count(1).__next__, compare=False)
+    """Which read it comes of; what is added to it later is of the same."""
 
 
 def quote_name(name: str) -> str:

@@ -153,11 +153,12 @@ class Alias:
         By when it started: its types are those of the moment it was read.
         """
         known = self.recall(server)
+        others = {one.catalog.reading for one in answer.others}
         for snapshot in () if known is None else known.snapshots:
             is_here = answer.database in (None, snapshot.catalog.database)
             is_told = answer.database is not None or not snapshot.needs_database
             is_same = snapshot.catalog.start == answer.start and is_here and is_told
-            if is_same and not any(map(snapshot.is_of, answer.others)):
+            if is_same and snapshot.catalog.reading not in others:
                 return snapshot
         return None
 
