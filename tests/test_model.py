@@ -6,7 +6,7 @@ import ast
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import hypothesis
@@ -38,6 +38,8 @@ SHRINK = os.environ.get("MODEL_SHRINK", "1") != "0"
 """Whether a counter-example is made as short as can be before it is shown."""
 PLANTED = 40
 """Deployments from a seed in which a fault may show; most do within ten."""
+MARK = "hypothesis_stateful_rule"
+"""What Hypothesis marks a rule with (6.170)."""
 SEEDS = 8
 """How many seeds are tried: the deployments that one leads to are much alike."""
 FIND_SECONDS = int(os.environ.get("MODEL_FIND_SECONDS", "240"))
@@ -81,14 +83,18 @@ def search(
     *,
     examples: int = EXAMPLES,
     phases: tuple[Phase, ...] = (Phase.generate,),
+    rules: Collection[str] = (),
     **where: Any,
 ) -> None:
     """Search from *start*: Hypothesis's decorator for a seed, or for an example.
 
     *where*: the levels of trust, whether there is a pooler, and whether the project's
-    types are registered from the start.
+    types are registered from the start. *rules*: no others; all where there are none.
     """
-    machine = type("Search", (Search,), {"cast": cast, **where})
+    others = {name for name in rules_of(Search) if rules and name not in rules}
+    machine = type(
+        "Search", (Search,), {"cast": cast, **where, **dict.fromkeys(others)}
+    )
     run_state_machine_as_test(
         start(machine),
         settings=settings(
@@ -102,6 +108,11 @@ def search(
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+def rules_of(machine: type[Search]) -> set[str]:
+    """Return the names of the rules of *machine*."""
+    return {name for name in dir(machine) if hasattr(getattr(machine, name), MARK)}
 
 
 def search_for_counter_example(cast: Cast, seed: int) -> None:
@@ -146,7 +157,7 @@ def names(faults: dict[str, Fault]) -> list[Any]:
 
 @pytest.mark.parametrize("name", names(FAULTS))
 def test_a_planted_fault_is_found(cast, monkeypatch, name):
-    """By the search as it is, where the fault can show.
+    """By the rules that the fault has to do with, where it can show.
 
     Only a promise that is broken counts; and without the fault the very deployment
     that showed it is right, or it would be something else that was found.
@@ -166,6 +177,7 @@ def plant_and_find(cast: Cast, monkeypatch: pytest.MonkeyPatch, fault: Fault) ->
         "levels": fault.levels,
         "poolers": fault.poolers,
         "starts": fault.starts,
+        "rules": fault.rules,
     }
     with monkeypatch.context() as patch:
         fault.plant(patch.setattr)

@@ -287,6 +287,18 @@ class TestTenants:
             client.results("rollback")
             assert client.row(query.format("one"), [Mood.OK]) == (True,)
 
+    def test_nothing_is_asked_in_a_transaction_that_has_failed(self, made):
+        server, name = made(*schemas("one", "two"))
+        register_mood()
+        with opened(Sync, server, name) as client:
+            client.row("select %s::one.mood", [Mood.OK])
+            client.results("begin")
+            assert isinstance(outcome(client.results, "nonsense"), errors.SyntaxError)
+            with server.statements() as seen:
+                found = outcome(client.row, "select %s", [Mood.OK])
+            assert isinstance(found, errors.InFailedSqlTransaction)
+            assert ours(seen) == []
+
     @bindings
     def test_a_tenant_that_somebody_else_makes(self, made, binding):
         server, name = made(*schemas("one"))

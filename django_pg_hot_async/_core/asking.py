@@ -97,7 +97,7 @@ def prepare_to_send(cursor: Any, execution: Execution, params: Any) -> PQGen[Non
         yield from verify_now(cursor, execution)
         return
     wanted = dumping.ambiguous_senders(params, snapshot)
-    if wanted:
+    if wanted and _can_ask(connection):
         yield from drained(connection)
         snapshot = yield from state.find_paths(connection, snapshot, wanted)
     if snapshot is not execution.snapshot:

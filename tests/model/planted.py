@@ -25,7 +25,6 @@ from django_pg_hot_async._core import (
     evidence,
     loading,
     runtime,
-    snapshot,
 )
 from django_pg_hot_async._core.catalog import FIRST_NORMAL_OID, TypeRow
 from django_pg_hot_async._core.connection import ConnectionState, state_of
@@ -59,6 +58,8 @@ class Fault:
     """Whether a pooler leads to the servers."""
     starts: tuple[bool, ...]
     """Whether the project's own types are registered from the start."""
+    rules: tuple[str, ...]
+    """Those of the machine that it has to do with: the others take their time."""
     is_quick: bool
     """Whether it is found in seconds, and so looked for on each push."""
 
@@ -89,6 +90,7 @@ OUT_OF_REACH = {
 
 def fault(
     kind: str,
+    rules: str,
     *levels: str,
     poolers: tuple[bool, ...] = EITHER,
     starts: tuple[bool, ...] = EITHER,
@@ -97,7 +99,9 @@ def fault(
 ) -> Callable[[Plant], Plant]:
     def add(plant: Plant) -> Plant:
         name = plant.__name__
-        faults[name] = Fault(plant, kind, levels or LEVELS, poolers, starts, is_quick)
+        faults[name] = Fault(
+            plant, kind, levels or LEVELS, poolers, starts, (*rules.split(),), is_quick
+        )
         return plant
 
     return add
@@ -106,7 +110,14 @@ def fault(
 # In autocommit, behind a pooler
 
 
-@fault("autocommit_pooler", "auto", "transaction", poolers=POOLER, is_quick=True)
+@fault(
+    "autocommit_pooler",
+    "move_between_messages",
+    "auto",
+    "transaction",
+    poolers=POOLER,
+    is_quick=True,
+)
 def a_confirmation_is_a_message_of_its_own(patch: Patch) -> None:
     """It is asked first, then the statement is sent: the first edition."""
 
@@ -122,7 +133,13 @@ def a_confirmation_is_a_message_of_its_own(patch: Patch) -> None:
     patch(cursors, "carry", ask_first)
 
 
-@fault("autocommit_pooler", "auto", "transaction", poolers=POOLER)
+@fault(
+    "autocommit_pooler",
+    "move_between_messages read",
+    "auto",
+    "transaction",
+    poolers=POOLER,
+)
 def types_are_asked_about_when_rows_have_come(patch: Patch) -> None:
     """As if a statement were known to have none, and whoever answers next had sent
     what turned up all the same."""
@@ -140,7 +157,9 @@ def types_are_asked_about_when_rows_have_come(patch: Patch) -> None:
     patch(deciding, "explain", explain)
 
 
-@fault("autocommit_pooler", "auto", "transaction", poolers=POOLER)
+@fault(
+    "autocommit_pooler", "move_between_messages", "auto", "transaction", poolers=POOLER
+)
 def parameters_are_sent_by_what_is_presumed(patch: Patch) -> None:
     """Their OIDs are not asserted in front of the statement."""
     how_to_carry = carrying.how_to_carry
@@ -152,13 +171,26 @@ def parameters_are_sent_by_what_is_presumed(patch: Patch) -> None:
     patch(cursors, "how_to_carry", without)
 
 
-@fault("read_before_begin", "transaction", "auto", poolers=POOLER)
+@fault(
+    "read_before_begin",
+    "transact move read send",
+    "transaction",
+    "auto",
+    poolers=POOLER,
+)
 def a_begin_does_not_end_trust(patch: Patch) -> None:
     """What was asked before a BEGIN is trusted in the transaction."""
     patch(cursors, "IDLE", None)
 
 
-@fault("read_before_begin", "transaction", "auto", poolers=POOLER, is_quick=True)
+@fault(
+    "read_before_begin",
+    "transact move read send",
+    "transaction",
+    "auto",
+    poolers=POOLER,
+    is_quick=True,
+)
 def trust_does_not_end_with_a_transaction(patch: Patch) -> None:
     patch(ConnectionState, "is_between", lambda self, pgconn: False)
 
@@ -166,7 +198,7 @@ def trust_does_not_end_with_a_transaction(patch: Patch) -> None:
 # An execution owns what it goes by
 
 
-@fault("later_result", "connection", "server", "transaction")
+@fault("later_result", "fetch_later move read", "connection", "server", "transaction")
 def rows_are_loaded_by_what_the_connection_goes_by_now(patch: Patch) -> None:
     """The second of several results, and the fields of a binary record."""
     snapshot_of = loading.snapshot_of
@@ -179,12 +211,12 @@ def rows_are_loaded_by_what_the_connection_goes_by_now(patch: Patch) -> None:
     patch(loading, "snapshot_of", now)
 
 
-@fault("later_result")
+@fault("later_result", "fetch_later read")
 def fields_of_a_record_are_not_looked_at(patch: Patch) -> None:
     patch(loading, "_find_fields", lambda *args: None)
 
 
-@fault("control", starts=REGISTERED)
+@fault("control", "add_label read", starts=REGISTERED)
 def a_label_that_was_added_is_not_loaded(patch: Patch) -> None:
     """The shape that was read is taken for the shape that there is."""
 
@@ -197,13 +229,19 @@ def a_label_that_was_added_is_not_loaded(patch: Patch) -> None:
 # What is sent
 
 
-@fault("stale_registry", starts=REGISTERED)
+@fault("stale_registry", "move tour keep send_again read send", starts=REGISTERED)
 def types_of_the_server_before_stay(patch: Patch) -> None:
     """psycopg looks up ranges, and the names that COPY is given, in its registry."""
-    patch(snapshot, "are_types_of", lambda types, owner: isinstance(types, SharedTypes))
+    share_types = Snapshot.share_types
+
+    def once(self: Snapshot, adapters: Any) -> None:
+        if not isinstance(adapters.types, SharedTypes):
+            share_types(self, adapters)
+
+    patch(Snapshot, "share_types", once)
 
 
-@fault("stale_registry", starts=REGISTERED)
+@fault("stale_registry", "move recreate send_again send", starts=REGISTERED)
 def a_range_goes_as_what_it_was_at_first(patch: Patch) -> None:
     """By value, with the OID of whichever server had it first."""
     upgrade, first = dumping._ByValue.upgrade, dict[Any, int]()
@@ -217,7 +255,7 @@ def a_range_goes_as_what_it_was_at_first(patch: Patch) -> None:
     patch(dumping._ByValue, "upgrade", remembering)
 
 
-@fault("range_order", starts=REGISTERED)
+@fault("range_order", "serve_tenants", starts=REGISTERED)
 def the_type_that_was_created_last_is_sent(patch: Patch) -> None:
     """Not the one that was declared last."""
 
@@ -230,7 +268,7 @@ def the_type_that_was_created_last_is_sent(patch: Patch) -> None:
     patch(Snapshot, "registration", property(by_oid))
 
 
-@fault("range_tenants", starts=REGISTERED)
+@fault("range_tenants", "serve_tenants", starts=REGISTERED)
 def no_path_is_asked_for_by_value(patch: Patch) -> None:
     """Which range a value is of depends on the search_path as well."""
     ambiguous_senders = dumping.ambiguous_senders
@@ -242,7 +280,7 @@ def no_path_is_asked_for_by_value(patch: Patch) -> None:
     patch(dumping, "ambiguous_senders", by_python_type)
 
 
-@fault("declared_schema", starts=REGISTERED)
+@fault("declared_schema", "serve_tenants", starts=REGISTERED)
 def a_schema_that_was_declared_does_not_count(patch: Patch) -> None:
     def match(self: Registry, row: TypeRow) -> Any:
         for tracked in self.types:
@@ -253,7 +291,7 @@ def a_schema_that_was_declared_does_not_count(patch: Patch) -> None:
     patch(Registry, "match", match)
 
 
-@fault("none_visible", starts=REGISTERED)
+@fault("none_visible", "serve_tenants", starts=REGISTERED)
 def one_of_several_is_sent_where_none_is_visible(patch: Patch) -> None:
     send = Snapshot._send
 
@@ -265,12 +303,12 @@ def one_of_several_is_sent_where_none_is_visible(patch: Patch) -> None:
     patch(Snapshot, "_send", guessing)
 
 
-@fault("search_path_name", starts=REGISTERED)
+@fault("search_path_name", "serve_tenants", starts=REGISTERED)
 def names_are_written_without_their_schema(patch: Patch) -> None:
     patch(TypeRow, "regtype", property(lambda self: catalog.quote_name(self.name)))
 
 
-@fault("stale_search_path", is_quick=True, starts=REGISTERED)
+@fault("stale_search_path", "serve_tenants", is_quick=True, starts=REGISTERED)
 def a_search_path_is_remembered(patch: Patch) -> None:
     patch(
         ConnectionState,
@@ -282,29 +320,38 @@ def a_search_path_is_remembered(patch: Patch) -> None:
 # Transactions
 
 
-@fault("rollback", starts=REGISTERED)
+@fault("rollback", "make_anew_in_transaction", starts=REGISTERED)
 def commands_are_not_noted(patch: Patch) -> None:
     """A type that a transaction makes anew, or takes back, is sent as it was."""
     patch(ConnectionState, "note_command", lambda self, tag: None)
 
 
-@fault("rollback", "server", "connection", starts=REGISTERED)
+@fault(
+    "rollback",
+    "make_anew_in_transaction read send",
+    "server",
+    "connection",
+    starts=REGISTERED,
+)
 def what_is_not_committed_is_told_to_all(patch: Patch) -> None:
     never = property(lambda self: False, lambda self, value: None)
     patch(ConnectionState, "_has_changed_types", never)
 
 
-@fault("set_transaction")
+@fault("set_transaction", "set_transaction_first")
 def something_is_asked_before_set_transaction(patch: Patch) -> None:
     patch(asking, "CARRIES", CARRIES | {b"SET"})
 
 
-@fault("prepared_refused", "transaction", "auto")
+@fault("prepared_refused", "recreate keep again read", "transaction", "auto")
 def a_plan_that_is_gone_is_not_made_anew(patch: Patch) -> None:
     patch(carrying, "_is_plan_gone", lambda *args: False)
 
 
-@fault("prepared_leak")
+@fault(
+    "prepared_leak",
+    "recreate make_anew_in_transaction keep again send_again count_prepared",
+)
 def what_was_prepared_is_not_deallocated(patch: Patch) -> None:
     def forget(connection: Any) -> None:
         connection._prepared._names.clear()
@@ -317,7 +364,7 @@ def what_was_prepared_is_not_deallocated(patch: Patch) -> None:
 # What it costs
 
 
-@fault("bad_statement_cost", "connection", "server")
+@fault("bad_statement_cost", "mistake read send", "connection", "server")
 def an_error_costs_every_connection_a_read(patch: Patch) -> None:
     def doubt(self: ConnectionState, reason: object) -> bool:
         self.alias.withdraw()
@@ -326,7 +373,13 @@ def an_error_costs_every_connection_a_read(patch: Patch) -> None:
     patch(ConnectionState, "doubt", doubt)
 
 
-@fault("confirmed", "transaction", poolers=STRAIGHT, starts=REGISTERED)
+@fault(
+    "confirmed",
+    "serve_tenants read",
+    "transaction",
+    poolers=STRAIGHT,
+    starts=REGISTERED,
+)
 def a_confirmation_holds_under_one_search_path(patch: Patch) -> None:
     find_visible = confirmation._find_visible
 
@@ -336,7 +389,7 @@ def a_confirmation_holds_under_one_search_path(patch: Patch) -> None:
     patch(confirmation, "_find_visible", word_for_word)
 
 
-@fault("loop_reads", starts=REGISTERED)
+@fault("loop_reads", "serve_tenants", starts=REGISTERED)
 def a_search_path_costs_a_read_of_all_types(patch: Patch) -> None:
     find_paths = ConnectionState.find_paths
 
@@ -349,14 +402,21 @@ def a_search_path_costs_a_read_of_all_types(patch: Patch) -> None:
     patch(ConnectionState, "find_paths", reading)
 
 
-@fault("name_taken", "connection", "transaction", "server", starts=REGISTERED)
+@fault(
+    "name_taken",
+    "shadow recreate read send",
+    "connection",
+    "transaction",
+    "server",
+    starts=REGISTERED,
+)
 def temporary_types_of_others_are_read(patch: Patch) -> None:
     line = b" AND NOT pg_catalog.pg_is_other_temp_schema(x.typnamespace)\n"
     assert line in catalog._BY_NAME
     patch(catalog, "_BY_NAME", catalog._BY_NAME.replace(line, b""))
 
 
-@fault("untracked", is_quick=True)
+@fault("untracked", "read", is_quick=True)
 def what_nobody_tracks_is_asked_about_again(patch: Patch) -> None:
     extended = Snapshot.extended
 
@@ -371,7 +431,7 @@ def what_nobody_tracks_is_asked_about_again(patch: Patch) -> None:
 # What the levels trust
 
 
-@fault("trust", "server")
+@fault("trust", "move toggle read send", "server")
 def servers_of_an_alias_are_taken_for_one(patch: Patch) -> None:
     def recall(self: Alias, server: Any) -> Any:
         for known in self.servers.values():
@@ -382,12 +442,12 @@ def servers_of_an_alias_are_taken_for_one(patch: Patch) -> None:
     patch(Alias, "recall", recall)
 
 
-@fault("trust", "server", "connection", poolers=STRAIGHT)
+@fault("trust", "forget recreate read send", "server", "connection", poolers=STRAIGHT)
 def nothing_withdraws_trust(patch: Patch) -> None:
     patch(Alias, "withdraw", lambda self: None)
 
 
-@fault("trust", faults=BACKEND_FAULTS)
+@fault("trust", "read send", faults=BACKEND_FAULTS)
 def connections_of_the_backend_are_not_tracked(patch: Patch) -> None:
     from django_pg_hot_async._django import async_backend
 
