@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,6 +92,16 @@ def upgrade(one: PostgreSQL, other: PostgreSQL, dbname: str) -> Any:
     if abs(distance) < APART:
         scatter_oids(green, n=2 * APART)
     return two_databases(blue, green, dbname)
+
+
+def psql(client: PostgreSQL, server: PostgreSQL, dbname: str, text: str) -> None:
+    """Run a script on *server*, by the programs of *client*."""
+    program = client.bin_dir / "psql"
+    options = ("-qX", "-v", "ON_ERROR_STOP=1", "-d", server.conninfo(dbname))
+    done = subprocess.run(
+        [program, *options], input=text, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def point(alias: str, target: dict[str, Any]) -> None:
