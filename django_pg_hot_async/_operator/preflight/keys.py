@@ -140,7 +140,13 @@ def find_in_keys(blue: Facts, green: Facts) -> Iterator[Finding]:
 
     One of another name that does the same is the same: Django makes names.
     """
-    tables = shared_tables(blue, green)
+    left, right = blue.of("relations"), green.of("relations")
+    # A partition that was detached has keys of its own, which were its parent's.
+    tables = {
+        name
+        for name in shared_tables(blue, green)
+        if left[name].parent == right[name].parent
+    }
     level = level_schemas(blue, green)
     here, there = (
         {
