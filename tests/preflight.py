@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db.backends.signals import connection_created
 
 from django_pg_hot_async._operator.preflight import examine
 from django_pg_hot_async._operator.preflight.facts import Facts, Finding, Wanted
@@ -109,6 +110,16 @@ def point(alias: str, target: dict[str, Any]) -> None:
     connections.settings[alias] = connections.configure_settings({"default": target})[
         "default"
     ]
+
+
+@contextmanager
+def connections_of(receiver: Any) -> Iterator[None]:
+    """Let *receiver* hear of each connection that Django opens."""
+    connection_created.connect(receiver)
+    try:
+        yield
+    finally:
+        connection_created.disconnect(receiver)
 
 
 def run(*arguments: str, status: int = 0) -> str:
