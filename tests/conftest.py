@@ -31,7 +31,11 @@ __all__ = ["shops"]
 BLUE = int(os.environ.get("BLUE", "15"))
 GREEN = int(os.environ.get("GREEN", "18"))
 # An ANALYZE uses up OIDs, and tests aim at some.
-CONFIG: dict[str, str | int] = {"max_connections": 300, "autovacuum": "off"}
+CONFIG: dict[str, str | int] = {
+    "max_connections": 300,
+    "autovacuum": "off",
+    "max_prepared_transactions": 5,
+}
 
 
 def pytest_report_header() -> str:

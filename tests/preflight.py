@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db.backends.signals import connection_created
 
 from django_pg_hot_async._operator.preflight import examine
 from django_pg_hot_async._operator.preflight.facts import Facts, Finding, Wanted
@@ -93,11 +95,31 @@ def upgrade(one: PostgreSQL, other: PostgreSQL, dbname: str) -> Any:
     return two_databases(blue, green, dbname)
 
 
+def psql(client: PostgreSQL, server: PostgreSQL, dbname: str, text: str) -> None:
+    """Run a script on *server*, by the programs of *client*."""
+    program = client.bin_dir / "psql"
+    options = ("-qX", "-v", "ON_ERROR_STOP=1", "-d", server.conninfo(dbname))
+    done = subprocess.run(
+        [program, *options], input=text, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def point(alias: str, target: dict[str, Any]) -> None:
     """Add *alias* to DATABASES, or point it elsewhere."""
     connections.settings[alias] = connections.configure_settings({"default": target})[
         "default"
     ]
+
+
+@contextmanager
+def connections_of(receiver: Any) -> Iterator[None]:
+    """Let *receiver* hear of each connection that Django opens."""
+    connection_created.connect(receiver)
+    try:
+        yield
+    finally:
+        connection_created.disconnect(receiver)
 
 
 def run(*arguments: str, status: int = 0) -> str:

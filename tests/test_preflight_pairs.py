@@ -15,7 +15,7 @@ import pytest
 from django_pg_hot_async._operator.preflight import examine
 from django_pg_hot_async.testing import PostgreSQL, Replication
 
-from .preflight import point
+from .preflight import point, psql
 from .scenarios import connections, lead
 
 EXTENSIONS = """
@@ -160,16 +160,6 @@ OWNER = "create role app login; alter database replica owner to app;"
 DBNAME = "replica"
 # Autovacuum would analyze one side before the other.
 CONFIG = {"autovacuum": "off", "wal_level": "logical"}
-
-
-def psql(client: PostgreSQL, server: PostgreSQL, dbname: str, text: str) -> None:
-    """Run a script on *server*, by the programs of *client*."""
-    program = client.bin_dir / "psql"
-    options = ("-qX", "-v", "ON_ERROR_STOP=1", "-d", server.conninfo(dbname))
-    done = subprocess.run(
-        [program, *options], input=text, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from .facts import Facts, Finding
 from .levelling import level_names, level_schemas
-from .relations import Named, squeezed
+from .relations import Named, shared_tables, squeezed
 from .rules import Rule, Subject, apply, both
 
 _CREATE = "{blue.definition};"
@@ -185,10 +185,10 @@ OBJECTS = Subject(
 def find_in_code(blue: Facts, green: Facts) -> Iterator[Finding]:
     level = level_schemas(blue, green)
     names = level_names(blue, green)
-    tables = blue.of("relations").keys() & green.of("relations").keys()
+    tables = shared_tables(blue, green)
     routines = [
         {
-            level(name): Named(
+            name: Named(
                 row,
                 # A body of standard SQL is printed from its tree, as a view is.
                 level=squeezed(names(level(row.definition)))
@@ -200,7 +200,10 @@ def find_in_code(blue: Facts, green: Facts) -> Iterator[Finding]:
         }
         for rows in both("routines", blue, green)
     ]
-    yield from apply(ROUTINES, blue, green, routines[0], routines[1])
+    # Arguments may be of a type that moved.
+    names_here = {level(name): name for name in routines[0]}
+    there = {names_here.get(level(n), n): one for n, one in routines[1].items()}
+    yield from apply(ROUTINES, blue, green, routines[0], there)
     for kind, subject in (("triggers", TRIGGERS), ("policies", POLICIES)):
         sides = [
             {

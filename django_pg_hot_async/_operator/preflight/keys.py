@@ -8,7 +8,7 @@ from typing import Any
 
 from .facts import Facts, Finding, quoted
 from .levelling import level_schemas, without_name, without_storage
-from .relations import Named
+from .relations import Named, shared_tables
 from .rules import Objects, Rule, Subject, apply, both
 
 _ADD = "ALTER {blue.what} {blue.table} ADD CONSTRAINT {blue.constraint} {blue.full};"
@@ -140,7 +140,13 @@ def find_in_keys(blue: Facts, green: Facts) -> Iterator[Finding]:
 
     One of another name that does the same is the same: Django makes names.
     """
-    tables = blue.of("relations").keys() & green.of("relations").keys()
+    left, right = blue.of("relations"), green.of("relations")
+    # A partition that was detached has keys of its own, which were its parent's.
+    tables = {
+        name
+        for name in shared_tables(blue, green)
+        if left[name].parent == right[name].parent
+    }
     level = level_schemas(blue, green)
     here, there = (
         {

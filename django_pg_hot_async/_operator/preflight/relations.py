@@ -35,7 +35,14 @@ RELATIONS = Subject(
             "table_kind",
             "{name} is a {blue.word}, but a {green.word} on {side}",
             "DROP it on {side}, and create it as it is on {here}.",
-            lambda b, g: b.kind != g.kind,
+            lambda b, g: not is_same_kind(b, g),
+        ),
+        Rule(
+            "warning",
+            "partition",
+            "{name} is a {blue.word}, but a {green.word} on {side}",
+            "",
+            lambda b, g: b.kind != g.kind and is_same_kind(b, g),
         ),
         Rule(
             "break",
@@ -137,7 +144,8 @@ COLUMNS = Subject(
             "column_type",
             "{name} is {green.type} on {side}, but {blue.type} on {here}: its values"
             " come back as something else",
-            "ALTER TABLE {green.table} ALTER {green.column} TYPE {blue.type};",
+            "ALTER TABLE {green.table} ALTER {green.column} TYPE {blue.type}"
+            " USING {green.column}::{blue.type};",
             lambda b, g: b.level != g.level and (b.tracked or g.tracked),
         ),
         Rule(
@@ -152,7 +160,8 @@ COLUMNS = Subject(
             "column_type",
             "{name} is {green.type} on {side}, but {blue.type} on {here}: it may refuse"
             " values, or return others",
-            "ALTER TABLE {green.table} ALTER {green.column} TYPE {blue.type};",
+            "ALTER TABLE {green.table} ALTER {green.column} TYPE {blue.type}"
+            " USING {green.column}::{blue.type};",
             lambda b, g: b.level != g.level,
         ),
         Rule(
@@ -314,7 +323,7 @@ def find_in_relations(
     """
     here, there = (_relations(facts) for facts in (blue, green))
     yield from apply(RELATIONS, blue, green, here, there)
-    on_both = here.keys() & there.keys()
+    on_both = shared_tables(blue, green)
     level = level_schemas(blue, green)
     parts = [
         {name: row for name, row in rows.items() if name in on_both}
@@ -340,6 +349,17 @@ def find_in_relations(
         for rows in both("views", blue, green)
     ]
     yield from apply(VIEWS, blue, green, views[0], views[1])
+
+
+def is_same_kind(row: Any, other: Any) -> bool:
+    """Whether SQL cannot tell the two: a table may have partitions, or none."""
+    return row.kind == other.kind or {row.kind, other.kind} == {"r", "p"}
+
+
+def shared_tables(blue: Facts, green: Facts) -> set[str]:
+    """Return the names of tables and views that are on both sides, and comparable."""
+    here, there = blue.of("relations"), green.of("relations")
+    return {n for n in here if n in there and is_same_kind(here[n], there[n])}
 
 
 def squeezed(definition: str) -> str:
@@ -394,7 +414,7 @@ def _columns(
             plain_default=default if not row.generated else "",
             fills_itself=bool(row.has_default or row.identity),
             identity_word={"a": "ALWAYS", "d": "BY DEFAULT"}.get(identity, "never"),
-            collation_word=row.collation or "of the database",
+            collation_word=row.collation or 'pg_catalog."default"',
         )
     return found
 

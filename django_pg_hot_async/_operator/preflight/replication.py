@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .facts import Facts, Finding, Severity, count, listed, quoted
+from .relations import shared_tables
 
 MUCH = 64 * 1024
 """Bytes of WAL that green may be behind before it is worth a line."""
@@ -197,7 +198,7 @@ def _find_in_tables(feeds: list[Any], blue: Facts, green: Facts) -> Iterator[Fin
         if row.publication in names:
             published.setdefault(row.table, []).append(row)
     subscribed = {row.table for row in green.of("subscribed").values()}
-    relations = blue.of("relations")
+    relations, there = blue.of("relations"), shared_tables(blue, green)
     publications = blue.of("publications")
     # A change that no publication passes on.
     left_out = (
@@ -231,7 +232,7 @@ def _find_in_tables(feeds: list[Any], blue: Facts, green: Facts) -> Iterator[Fin
                 f" on {green.alias}: {refresh}",
             )
             continue
-        if name not in green.of("relations"):
+        if name not in there:
             continue
         if green.has("subscribed") and not subscribed & set(line):
             yield Finding(

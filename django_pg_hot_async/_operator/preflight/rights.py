@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .facts import Facts, Finding, quoted
-from .relations import KINDS, Named
+from .relations import KINDS, Named, shared_tables
 from .rules import Rule, Subject, apply, both
 
 _NEEDED = ("SELECT", "INSERT", "UPDATE", "DELETE", "USAGE")
@@ -123,12 +123,14 @@ def find_in_rights(blue: Facts, green: Facts) -> Iterator[Finding]:
         one.lost = ", ".join(lost)
         one.is_needed = any(p in _NEEDED for p in lost)
         one.role = role
+    tables = shared_tables(blue, green)
+    known = tables | (blue.of("sequences").keys() & green.of("sequences").keys())
     yield from apply(
         _RELATIONS,
         blue,
         green,
-        {name: one for name, one in here.items() if name in there},
-        {name: one for name, one in there.items() if name in here},
+        {name: one for name, one in here.items() if name in known},
+        {name: one for name, one in there.items() if name in known},
     )
     for kind, subject in (
         ("routines", _ROUTINES),

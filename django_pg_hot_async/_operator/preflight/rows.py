@@ -101,8 +101,9 @@ def find_in_rows(
             " wrote, or failed to."
         )
         if here.number and not there.number:
+            # What is on its way is not lost.
             yield Finding(
-                "break",
+                "note" if late and not at_cutover else "break",
                 "table_empty",
                 name,
                 f"{name} has no rows on {green.alias}, but {_many(here.number)} on"

@@ -30,7 +30,11 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The rules of one kind of object: the first of each code that holds is found."""
+    """The rules of one kind of object.
+
+    Of what one side lacks, the first that holds is found; of what differs, the first
+    of each code.
+    """
 
     missing: tuple[Rule, ...] = ()
     """For what green lacks."""
@@ -57,9 +61,11 @@ def apply(
             if other is None
             else subject.differs
         )
+        is_whole = one is None or other is None
         found: set[str] = set()
         for rule in rules:
             if rule.code not in found and rule.when(one, other):
+                found.update(every.code for every in rules if is_whole)
                 found.add(rule.code)
                 words = {**names, "name": name, "blue": one, "green": other}
                 yield Finding(

@@ -12,7 +12,7 @@ from django_pg_hot_async._core.catalog import FIRST_NORMAL_OID
 # them for ever. After the transaction all is as it was.
 LIMITS = """\
 SELECT pg_catalog.set_config('statement_timeout', '60s', true),
-       pg_catalog.set_config('lock_timeout', '2s', true),
+       pg_catalog.set_config('lock_timeout', '1s', true),
        pg_catalog.set_config('idle_in_transaction_session_timeout', '60s', true)"""
 
 # Whatever comes after prints names with their schemas, and finds only PostgreSQL's own.
