@@ -33,6 +33,7 @@ def configure(alias: str) -> Callable[[psycopg.Connection[Any]], None]:
     Django. Raise `TypeError` if the argument is neither a `psycopg.Connection` nor a
     wrapper around one; a pool logs it, and it names `aconfigure` where that is wanted.
     """
+    _check_label("configure", alias)
     return functools.partial(_configure, alias)
 
 
@@ -44,7 +45,17 @@ def aconfigure(
     It awaits nothing, and raises `TypeError` for a `psycopg.Connection`. `configure`
     has the other details.
     """
+    _check_label("aconfigure", alias)
     return functools.partial(_aconfigure, alias)
+
+
+def _check_label(hook: str, alias: object) -> None:
+    # A pool that was given pool.configure itself would call it with a connection.
+    if not isinstance(alias, str):
+        raise TypeError(
+            f"pool.{hook}() takes the name of an alias or a label, and returns the"
+            f' hook: configure=pool.{hook}("shop"); got {alias!r}'
+        )
 
 
 # Not closures: DATABASES may hold a hook, and Django pickles DATABASES when its tests

@@ -119,6 +119,12 @@ def test_the_hook_of_the_other_pool(green, caplog, hook, other, kind):
     assert f"use pool.{other}('mine')" in caplog.text
 
 
+@pytest.mark.parametrize("name", pool.__all__)
+def test_the_hook_is_what_a_call_returns(name):
+    with pytest.raises(TypeError, match=rf'configure=pool.{name}\("shop"\); got <obj'):
+        getattr(pool, name)(object())
+
+
 class SqlAlchemyProxy:
     """As SQLAlchemy's ``_ConnectionFairy``: everything else is the inner one's."""
 
