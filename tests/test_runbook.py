@@ -23,12 +23,11 @@ from django.core.management import CommandError, call_command
 from django_pg_hot_async.testing import PostgreSQL
 
 from .preflight import point
-from .scenarios import close_all, connections, lead
+from .scenarios import CITEXT, HSTORE, MOOD, TABLE, close_all, connections, lead
 
 PAGE = (Path(__file__).parent.parent / "docs" / "upgrade.md").read_text()
 DB, APP = "runbook", "runbook_app"
 SCHEMA = """
-create type mood as enum ('sad', 'ok');
 create sequence invoice;
 create table sale (id bigserial primary key, worker int, n int, invoice int,
                    mood mood default 'ok', attrs hstore default 'a=>1');
@@ -98,14 +97,15 @@ def servers(blue, green):
     blue.execute(f"create role {APP} login")
     blue.execute(f"create database {DB} owner {APP}")
     with psycopg.connect(blue.conninfo(DB), autocommit=True) as connection:
-        connection.execute("create extension hstore")
+        for extension in (HSTORE, CITEXT):
+            connection.execute(extension)
         connection.execute(f"set role {APP}")
-        connection.execute(SCHEMA)
+        for statement in (MOOD, TABLE, SCHEMA):
+            connection.execute(statement)
     yield blue, green
     close_all()
-    for server in (blue, green):
-        server.terminate(DB)
-        for kind in ("subscription", "publication"):
+    for kind in ("subscription", "publication"):
+        for server in (blue, green):
             for name in ("pg_hot", "pg_hot_back"):
                 drop(server, kind, name)
     for server in (blue, green):
@@ -115,7 +115,7 @@ def servers(blue, green):
 
 def drop(server: PostgreSQL, kind: str, name: str) -> None:
     """Drop what a test that failed has left."""
-    if server.execute("select from pg_database where datname = %s", [DB]):
+    if server.execute("select 1 from pg_database where datname = %s", [DB]):
         server.execute(f"drop {kind} if exists {name}", dbname=DB)
 
 
@@ -156,6 +156,8 @@ def run(command: str, env: dict[str, str], where: Path) -> None:
     try:
         with redirect_stdout(out):
             call_command(*arguments, stdout=out)
+    except SystemExit as end:
+        assert not end.code, f"{command}: {out.getvalue()}"
     except CommandError as error:
         assert error.returncode == 1, error
         assert rest.endswith("|| true"), f"{command}: {error}\n{out.getvalue()}"
