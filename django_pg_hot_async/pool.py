@@ -17,7 +17,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import psycopg
-from asgiref.sync import markcoroutinefunction
 
 __all__ = ["aconfigure", "configure"]
 
@@ -66,7 +65,6 @@ def _configure(alias: str, connection: Any) -> None:
     _track("configure", alias, connection)
 
 
-@markcoroutinefunction
 def _aconfigure(alias: str, connection: Any) -> Awaitable[None]:
     # Before anything is awaited: a ConnectionPool would not await it.
     _track("aconfigure", alias, connection)

@@ -15,7 +15,6 @@ from typing import Any
 import django
 import psycopg
 import pytest
-from asgiref.sync import async_to_sync
 from django.test.utils import override_settings
 from psycopg.pq import TransactionStatus
 from psycopg.types.enum import EnumInfo, register_enum
@@ -88,7 +87,7 @@ def test_configure_of_what_is_no_connection(what):
         pool.configure("mine")(what)
     assert str(caught.value) == message.format("configure", "Connection")
     with pytest.raises(TypeError) as caught:
-        async_to_sync(pool.aconfigure("mine"))(what)
+        pool.aconfigure("mine")(what)  # Before it is awaited.
     assert str(caught.value) == message.format("aconfigure", "AsyncConnection")
     assert runtime.aliases == {}
 
