@@ -26,6 +26,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "pg_hot_route": "how clients come to green: service (default) or pgbouncer",
     }.items():
         parser.addini(name, text, type="string", default="")
+    for side in ("blue", "green"):
+        parser.addini(
+            f"pg_hot_{side}_schema",
+            f"what {side} starts from instead of migrations, one for each database of"
+            " pg_hot_aliases: a connection string, or a file of pg_dump --schema-only",
+            type="linelist",
+            default=[],
+        )
     parser.addini(
         "pg_hot_aliases",
         "aliases of DATABASES that are cut over",
@@ -61,7 +69,13 @@ def pg_hot_stage(
         _check_alias(alias)
     with ExitStack() as stack:
         with _access_to_databases(request), _skipped_if_not_installed():
-            stage = Stage(**releases, aliases=aliases, prepare=pg_hot_prepare)
+            stage = Stage(
+                **releases,
+                aliases=aliases,
+                prepare=pg_hot_prepare,
+                blue_schema=config.getini("pg_hot_blue_schema"),
+                green_schema=config.getini("pg_hot_green_schema"),
+            )
             stack.enter_context(stage)
         yield stage
 

@@ -17,7 +17,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import psycopg
-from asgiref.sync import markcoroutinefunction
 
 __all__ = ["aconfigure", "configure"]
 
@@ -33,6 +32,7 @@ def configure(alias: str) -> Callable[[psycopg.Connection[Any]], None]:
     Django. Raise `TypeError` if the argument is neither a `psycopg.Connection` nor a
     wrapper around one; a pool logs it, and it names `aconfigure` where that is wanted.
     """
+    _check_label("configure", alias)
     return functools.partial(_configure, alias)
 
 
@@ -44,7 +44,17 @@ def aconfigure(
     It awaits nothing, and raises `TypeError` for a `psycopg.Connection`. `configure`
     has the other details.
     """
+    _check_label("aconfigure", alias)
     return functools.partial(_aconfigure, alias)
+
+
+def _check_label(hook: str, alias: object) -> None:
+    # A pool that was given pool.configure itself would call it with a connection.
+    if not isinstance(alias, str):
+        raise TypeError(
+            f"pool.{hook}() takes the name of an alias or a label, and returns the"
+            f' hook: configure=pool.{hook}("shop"); got {alias!r}'
+        )
 
 
 # Not closures: DATABASES may hold a hook, and Django pickles DATABASES when its tests
@@ -55,7 +65,6 @@ def _configure(alias: str, connection: Any) -> None:
     _track("configure", alias, connection)
 
 
-@markcoroutinefunction
 def _aconfigure(alias: str, connection: Any) -> Awaitable[None]:
     # Before anything is awaited: a ConnectionPool would not await it.
     _track("aconfigure", alias, connection)

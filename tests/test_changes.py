@@ -526,6 +526,11 @@ def test_the_log_names_the_version_that_a_moved_connection_does_not_show(
         kind.read()
         assert connection.connection.info.server_version == blue.version
         connection.close()
+        # A new one shows the version: the server is the one that is known.
+        kind.read()
+        assert connection.connection.info.server_version == green.version
+        connection.close()
+    assert status()[0]["counts"]["changes"] == 1
     old, new = at(blue, bouncer.port), at(green, bouncer.port)
     assert [record.getMessage() for record in caplog.records] == [
         f"default: moved from {old} to {new}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from io import StringIO
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -34,6 +35,7 @@ insert into pair select n, 'é' || n from generate_series(1, 10) n;
 insert into part values (1, '2020-05-01'); insert into scratch values (1);
 insert into "Odd one" values ('b=>1, a=>2', 1);
 """
+TABLES = ["Odd one", "item", "pair", "part", "product"]
 CONDITIONS = [
     "green has reached the mark",
     "rows agree",
@@ -97,7 +99,9 @@ def test_it_is_proved(sides, full):
         text = prove("check", "--wait", "20")
     assert not [one for one in statements if one.lower().startswith(("insert", "lock"))]
     assert text.splitlines()[0] == "default -> green"
-    assert re.search(r"rows agree: 4 tables, 3,0\d\d rows\n", text)
+    names = [*json.loads(Path("pg_hot_prove.json").read_text())["sums"]]
+    assert names == [f"public.{name}" for name in TABLES]
+    assert re.search(r"rows agree: 5 tables, 3,0\d\d rows\n", text)
     assert text.count("holds  ") == 5
     assert text.endswith("\nProved\n")
     data = json.loads(prove("check", "--json"))
@@ -196,7 +200,7 @@ def test_large_tables(sides, monkeypatch):
     monkeypatch.setattr(sums, "ALL_BYTES", 0)
     prove("mark")
     text = prove("check", "--wait", "20")
-    assert "of 3 large tables the last rows alone" in text
+    assert "of 4 large tables the last rows alone" in text
     assert "not looked at: public.pair" in text
     on(sides.target, "delete from item where id = 3000")
     try:

@@ -18,10 +18,19 @@ from django_pg_hot_async.contrib.prometheus import StatusCollector
 from django_pg_hot_async.testing import PgBouncer
 
 from .scenarios import close_all, read
-from .test_commands_status import KEYS, SQLITE, aliases, run, run_failing, shop
+from .test_commands_status import (
+    KEYS,
+    SQLITE,
+    aliases,
+    app,
+    connect,
+    run,
+    run_failing,
+    shop,
+)
 from .test_status import lead_to
 
-__all__ = ["aliases"]
+__all__ = ["aliases", "app"]
 
 PAGE = (Path(__file__).parent.parent / "docs" / "monitoring.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.M))
@@ -84,15 +93,16 @@ def test_what_the_command_prints(blue, green, aliases):
         close_all()
 
 
-def test_what_the_command_prints_to_a_script(blue, green, aliases):
+def test_what_the_command_prints_to_a_script(blue, green, aliases, app):
     shown = block("`manage.py pg_hot_status`", "console", 1).splitlines()[1:]
-    expected = str(green.major)
-    aliases(default=shop(blue), reporting=shop(green), cache=SQLITE)
-    text, error, _ = run_failing("--expect", expected)
-    first = [*text.splitlines(), f"CommandError: {error}"]
-    aliases(default=shop(green))
-    then = run("--expect", expected).splitlines()
-    assert layout("\n".join([*first, *then])) == layout("\n".join(shown))
+    arguments = ("--expect", str(green.major), "--drained", "blue")
+    aliases(default=shop(blue, **app), reporting=shop(green), cache=SQLITE)
+    aliases(blue=shop(blue, **app))
+    with connect(blue, "web"), connect(blue, "worker"):
+        text, _, _ = run_failing(*arguments)
+    aliases(default=shop(green, **app))
+    then = run(*arguments)
+    assert layout(text + then) == layout("\n".join(shown))
 
 
 def test_keys_of_the_commands_json():

@@ -15,7 +15,6 @@ from typing import Any
 import django
 import psycopg
 import pytest
-from asgiref.sync import async_to_sync
 from django.test.utils import override_settings
 from psycopg.pq import TransactionStatus
 from psycopg.types.enum import EnumInfo, register_enum
@@ -88,7 +87,7 @@ def test_configure_of_what_is_no_connection(what):
         pool.configure("mine")(what)
     assert str(caught.value) == message.format("configure", "Connection")
     with pytest.raises(TypeError) as caught:
-        async_to_sync(pool.aconfigure("mine"))(what)
+        pool.aconfigure("mine")(what)  # Before it is awaited.
     assert str(caught.value) == message.format("aconfigure", "AsyncConnection")
     assert runtime.aliases == {}
 
@@ -117,6 +116,12 @@ def test_the_hook_of_the_other_pool(green, caplog, hook, other, kind):
     with pytest.raises(PoolTimeout):
         asyncio.run(open_async()) if is_async else open_it()
     assert f"use pool.{other}('mine')" in caplog.text
+
+
+@pytest.mark.parametrize("name", pool.__all__)
+def test_the_hook_is_what_a_call_returns(name):
+    with pytest.raises(TypeError, match=rf'configure=pool.{name}\("shop"\); got <obj'):
+        getattr(pool, name)(object())
 
 
 class SqlAlchemyProxy:

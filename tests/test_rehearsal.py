@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import subprocess
 import threading
 import warnings
 from typing import Any
@@ -23,6 +24,7 @@ from django.db.transaction import TransactionManagementError
 from django_pg_hot_async._django import startup
 from django_pg_hot_async.testing import Stage
 from django_pg_hot_async.testing._alias import in_thread_of_async_code
+from django_pg_hot_async.testing._schema import SchemaError
 
 from .conftest import BLUE, GREEN
 from .scenarios import (
@@ -405,3 +407,56 @@ def test_what_fails_leaves_no_server():
     ):
         pass
     assert not started[0].running
+
+
+def test_from_the_schemas_of_real_servers(blue, green, tmp_path):
+    """What somebody forgot on green shows in a test of the project's own."""
+    name, file = "drifted", tmp_path / "blue.sql"
+    with own_database(blue, name, ORDERS["blue"]), own_database(green, name, []):
+        prepare(green, name)
+        for server in (blue, green):
+            server.execute(
+                "create sequence drift_seq; create role drift; alter table product"
+                " owner to drift; grant select on product to drift",
+                dbname=name,
+            )
+        green.execute("alter table product drop column tags", dbname=name)
+        command = [blue.bin_dir / "pg_dump", "--schema-only", "--no-owner"]
+        file.write_bytes(
+            subprocess.check_output(
+                [*command, "--no-privileges", f"--dbname={blue.conninfo(name)}"]
+            )
+        )
+        try:
+            with (
+                Stage(
+                    BLUE,
+                    GREEN,
+                    blue_schema=[str(file)],
+                    green_schema=[green.conninfo(name)],
+                ) as stage,
+                stage.rehearse() as rehearsal,
+            ):
+                create()
+                with pytest.raises(psycopg.errors.UndefinedColumn, match="tags"):
+                    rehearsal.cutover()
+                assert Product.objects.get().tags == ANVIL["tags"]
+        finally:
+            for server in (blue, green):
+                server.execute("drop owned by drift; drop role drift", dbname=name)
+
+
+@pytest.mark.parametrize(
+    ("schemas", "error", "said"),
+    [
+        (["no_such.sql"], SchemaError, "'no_such.sql' is neither a file that pg_dump"),
+        (["host=127.0.0.1 port=1"], SchemaError, "pg_dump of .*refused"),
+        (["a", "b"], ImproperlyConfigured, "2 schemas are given for 1 databases"),
+    ],
+)
+def test_a_schema_that_cannot_be_had(schemas, error, said):
+    with (
+        pytest.raises(error, match=said),
+        Stage(GREEN, GREEN, blue_schema=schemas),
+    ):
+        pass

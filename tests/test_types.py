@@ -723,6 +723,9 @@ def test_a_name_that_is_none(name):
     [
         (["x", dict], {}, r"x: info_class is <class 'dict'>; it must be one of"),
         (["x", "EnumInfo"], {}, "x: info_class is 'EnumInfo'"),
+        (["x", Mood], {}, "; pass EnumInfo, register_enum, enum=Mood"),
+        (["x", register_enum], {"enum": Mood}, "; pass EnumInfo before it"),
+        (["x", []], {}, r"x: info_class is \[\]; it must"),
         (["x", TypeInfo, "register"], {}, "x: register is 'register'"),
         (["x", TypeInfo], {"enum": Mood}, "x: enum given, but no register function"),
         (["x", TypeInfo], {"enum": Mood}, "; pass EnumInfo and register_enum"),

@@ -187,16 +187,26 @@ class Alias:
             self.current = server
             self.since = datetime.now(timezone.utc)
             known = self.servers.get(server)
-            self._latest = _with(
-                self._latest,
-                server.dbname,
-                (server, known.snapshot if known is not None else None),
+            # A connection that a pooler moved has met it already, under the version
+            # that the connection was told of when it was made.
+            is_met = (
+                old is not None
+                and before is not None
+                and replace(old, version=before.version) == server
             )
+            snapshot = None if known is None else known.snapshot
+            if is_met and snapshot is None:
+                snapshot = before
+            self._latest = _with(self._latest, server.dbname, (server, snapshot))
             reached = self._seen.get(server)
             self._seen = _with(self._seen, server, now)
-            if old is not None and reached is None:
+            if old is not None and reached is None and not is_met:
                 self.changes += 1
-        if old is None or (reached is not None and now - reached < QUIET_SECONDS):
+        if (
+            old is None
+            or is_met
+            or (reached is not None and now - reached < QUIET_SECONDS)
+        ):
             return None
         return Change(self.name, old, before, server, None, reached is not None)
 

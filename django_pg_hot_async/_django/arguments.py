@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -40,9 +40,16 @@ def check_info_class(name: object, info_class: object) -> None:
 
     if isinstance(info_class, type) and issubclass(info_class, TypeInfo):
         return
-    known = ", ".join(known.__name__ for known in KINDS)
-    message = f"{name}: info_class is {info_class!r}; it must be one of psycopg's"
-    raise TypeError(f"{message} {known}.")
+    hint = ""
+    if isinstance(info_class, type) and issubclass(info_class, Enum):
+        hint = f"; pass EnumInfo, register_enum, enum={info_class.__name__}"
+    elif isinstance(info_class, Hashable) and info_class in (known := _psycopgs()):
+        hint = f"; pass {known[info_class].__name__} before it"
+    names = ", ".join(known.__name__ for known in KINDS)
+    raise TypeError(
+        f"{name}: info_class is {info_class!r}; it must be one of psycopg's"
+        f" {names}{hint}."
+    )
 
 
 def check_register(

@@ -85,7 +85,7 @@ class PostgreSQLServer(HealthCheck):  # type: ignore[misc]
                 # It may read a file, a cache or a database.
                 expect = sync_to_async(expect)
             expect = await expect()
-        return expect or None
+        return str(expect) if expect else None
 
     def __repr__(self) -> str:
         return (

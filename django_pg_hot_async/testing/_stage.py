@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import django
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
+from django.core.management.sql import emit_post_migrate_signal
 from django.db import ProgrammingError, connections
 from psycopg import errors, sql
 
@@ -18,6 +19,7 @@ from ._alias import borrowed
 from ._binaries import MAJORS
 from ._rehearsal import Rehearsal, template_of
 from ._routes import ROUTES, create_role, elsewhere
+from ._schema import load_schema
 from ._server import PostgreSQL
 
 logger = logging.getLogger("django_pg_hot_async")
@@ -50,6 +52,10 @@ class Stage:
     On green the extensions are created first, in the reverse order, and OIDs begin
     at 3,000,000,000: no type has the OID it has on blue. As a context manager it
     runs for the block.
+
+    *blue_schema* and *green_schema* take the place of migrations: what your own server
+    has, of each alias that is no mirror, in the order of *aliases*. Each is a
+    connection string for libpq, or a file that ``pg_dump --schema-only`` wrote.
     """
 
     def __init__(
@@ -59,11 +65,14 @@ class Stage:
         *,
         aliases: Iterable[str] = ("default",),
         prepare: Prepare | None = None,
+        blue_schema: Iterable[str] = (),
+        green_schema: Iterable[str] = (),
     ) -> None:
         self.blue = PostgreSQL(blue)
         self.green = PostgreSQL(green, next_oid=GREEN_OIDS)
         self.aliases = tuple(aliases)
         self._prepare = prepare
+        self._schemas = (tuple(blue_schema), tuple(green_schema))
         self._stack = contextlib.ExitStack()
 
     def __repr__(self) -> str:
@@ -95,15 +104,24 @@ class Stage:
     def _start(self, stack: contextlib.ExitStack) -> None:
         if not apps.ready:
             django.setup()
-        dbnames = sorted({_database_of(alias) for alias in self.aliases})
+        dbnames = list(dict.fromkeys(map(_database_of, self.aliases)))
+        blue_schemas, green_schemas = (
+            _by_database(dbnames, sources) for sources in self._schemas
+        )
         for server in (self.blue, self.green):
             stack.enter_context(server)
             create_role(server)
         for dbname in dbnames:
             template = template_of(dbname)
             self._create(self.blue, template)
-            _migrate(dbname, self.blue, template)
+            if source := blue_schemas.get(dbname):
+                _load(dbname, self.blue, template, source)
+            else:
+                _migrate(dbname, self.blue, template)
             self._create(self.green, template)
+            if source := green_schemas.get(dbname):
+                load_schema(self.green, template, source)
+                continue
             wanted = self.blue.execute(EXTENSIONS, dbname=template)
             _create_extensions(self.green, template, wanted)
             try:
@@ -135,10 +153,17 @@ def _database_of(alias: str) -> str:
     return str(settings["TEST"]["MIRROR"] or alias)
 
 
+def _by_database(dbnames: list[str], sources: tuple[str, ...]) -> dict[str, str]:
+    if sources and len(sources) != len(dbnames):
+        raise ImproperlyConfigured(
+            f"{len(sources)} schemas are given for {len(dbnames)} databases, those of"
+            f" {', '.join(map(repr, dbnames))}: one for each is needed, in this order"
+        )
+    return dict(zip(dbnames, sources, strict=False))
+
+
 def _migrate(alias: str, server: PostgreSQL, dbname: str) -> None:
-    place = server.database(dbname)
-    del place["ENGINE"]
-    with borrowed(alias, elsewhere(connections.settings[alias], **place)):
+    with _led(alias, server, dbname):
         call_command(
             "migrate",
             database=alias,
@@ -146,6 +171,22 @@ def _migrate(alias: str, server: PostgreSQL, dbname: str) -> None:
             run_syncdb=True,
             verbosity=0,
         )
+
+
+def _load(alias: str, server: PostgreSQL, dbname: str, source: str) -> None:
+    """Bring a schema, and the rows that Django makes after it has migrated."""
+    load_schema(server, dbname, source)
+    with _led(alias, server, dbname):
+        emit_post_migrate_signal(verbosity=0, interactive=False, db=alias)
+
+
+@contextlib.contextmanager
+def _led(alias: str, server: PostgreSQL, dbname: str) -> Iterator[None]:
+    """Lead *alias* to what will be a template."""
+    place = server.database(dbname)
+    del place["ENGINE"]
+    with borrowed(alias, elsewhere(connections.settings[alias], **place)):
+        yield
     # A template takes no connections; threads of the project's own may have some.
     server.terminate(dbname)
 
