@@ -85,9 +85,6 @@ def shop(proxy):
 
     def lead_to(kind="C2", **options):
         target = database(proxy.database("shop"), KINDS[kind], **options)
-        if kind == "C2":
-            # Else Django's "SELECT 1" carries the question, and takes the fault.
-            target["CONN_HEALTH_CHECKS"] = False
         lead("default", target)
         KINDS[kind].request(connection.ensure_connection)
 

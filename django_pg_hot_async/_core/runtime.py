@@ -33,6 +33,9 @@ SERVERS_ALIKE = 4
 """How many servers that look the same to a connection are known at a time."""
 BARE_STATEMENTS = 2048
 """How many statements are remembered to carry no tracked type."""
+CHECK = "SELECT 1"
+"""What Django, and psycopg_pool before 3.3, send to see whether a connection is alive:
+it carries no type, and is no reason to ask."""
 BARE_LENGTH = 8192
 """The longest statement that is remembered."""
 QUIET_SECONDS = 10.0
@@ -118,7 +121,7 @@ class Alias:
 
     def is_bare(self, query: str | bytes | None) -> bool:
         """Whether *query* is known to carry no tracked type."""
-        return query in self._bare
+        return query in self._bare or query == CHECK
 
     def mark_bare(self, query: str | bytes | None) -> None:
         """Remember that a result of *query* had no OID but built-in ones."""

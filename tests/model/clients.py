@@ -70,8 +70,6 @@ class Client:
         self._transaction: Any = None
         self.is_light = False
         """Whether its transaction has used no table yet, and so locks none."""
-        self.checks_next = False
-        """Whether Django looks whether the connection works before it uses it."""
         self.threshold: int | None = None
         """After how many executions psycopg prepares a statement."""
 

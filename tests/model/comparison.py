@@ -28,8 +28,6 @@ from .promise import (
 from .schema import Layout
 from .world import Place, is_read
 
-CHECK = "SELECT 1"
-"""What Django sends to see whether a connection works."""
 IDLE = pq.TransactionStatus.IDLE
 INERROR = pq.TransactionStatus.INERROR
 
@@ -44,16 +42,9 @@ def cause(error: BaseException) -> psycopg.Error:
 class Comparison(Deployment):
     """A use of a connection: what is expected of it, and what it has come to."""
 
-    def statements(self, client: Client | None) -> list[str]:
-        """The statements since the last look, of *client* as a rule."""
-        statements = self.world.statements.new()
-        if client is not None and any(sql.startswith(CHECK) for sql in statements):
-            client.checks_next = False
-        return statements
-
-    def reads(self, most: int, client: Client | None = None) -> None:
+    def reads(self, most: int) -> None:
         """No more than *most* statements were the app's since the last look."""
-        statements = self.statements(client)
+        statements = self.world.statements.new()
         reads = sum(map(is_read, statements))
         assert reads <= most, f"{reads} reads, not {most} at most: {statements}"
         counts["reads"] += reads
@@ -81,7 +72,7 @@ class Comparison(Deployment):
             value = (do or client.do)(work)
         except ERRORS as caught:
             error = caught
-        found = sum(map(is_read, statements := self.statements(client)))
+        found = sum(map(is_read, statements := self.world.statements.new()))
         counts["reads"] += found
         if any("json_build_object" in statement for statement in statements):
             # What it has found may be news to others, which ask once more then.
@@ -165,15 +156,12 @@ class Comparison(Deployment):
         link.slack, link.next_slack = link.next_slack, 0
         if link.is_refused:
             expected.right = [False] * len(expected.right)
-        if client.checks_next:
-            # Whether the connection still works, before it is first used.
-            expected.most += MOVED
         return expected
 
     def make(self, client: Client, how: str) -> Any:
         """Make a cursor that is kept."""
         cursor = client.do(lambda: make_cursor(client, how))
-        self.reads(MOVED if client.checks_next else 0, client)
+        self.reads(0)
         return cursor
 
     def unsettle(
@@ -258,7 +246,7 @@ class Comparison(Deployment):
         *most*: what may have been asked since the last look.
         """
         client.do(client.begin)
-        self.reads(most + (MOVED if client.checks_next else 0), client)
+        self.reads(most)
         self.promise.begin(self.link_of(client), is_idle=True)
 
     def end(self, client: Client, *, commit: bool = True) -> None:
