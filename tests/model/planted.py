@@ -28,8 +28,6 @@ from django_pg_hot_async._core import (
 )
 from django_pg_hot_async._core.catalog import FIRST_NORMAL_OID, TypeRow
 from django_pg_hot_async._core.connection import ConnectionState, state_of
-from django_pg_hot_async._core.loading import GuardedLoader
-from django_pg_hot_async._core.psycopg_internals import SharedTypes
 from django_pg_hot_async._core.runtime import Alias
 from django_pg_hot_async._core.snapshot import Snapshot
 from django_pg_hot_async._core.statements import CARRIES
@@ -69,6 +67,7 @@ BACKEND_FAULTS: dict[str, Fault] = {}
 """Those that show with django-async-backend only."""
 
 OUT_OF_REACH = {
+    "control": "is right; a label that is added is met too seldom to be planted",
     "builtin_type": "is registered with psycopg for the whole process, for good",
     "encoding": "is of the client encoding; here everybody speaks UTF-8",
     "global_registration": "is what a check says, before anything is done",
@@ -83,6 +82,7 @@ OUT_OF_REACH = {
     "receiver_order": "is an order of receivers, of which a process has one",
     "signal_without_value": "is a signal that somebody else sends",
     "type_by_name": "is a loader that a receiver registers, once for a process",
+    "prepared_refused": "is met too seldom: a plan must be gone when it is used",
     "wrapped_by_others": "takes other packages' wrappers of what is patched",
 }
 """The kinds of fault that the search does not meet, and why."""
@@ -173,7 +173,7 @@ def parameters_are_sent_by_what_is_presumed(patch: Patch) -> None:
 
 @fault(
     "read_before_begin",
-    "transact move read send",
+    "set_transaction_first read_without_rights move read",
     "transaction",
     "auto",
     poolers=POOLER,
@@ -198,7 +198,7 @@ def trust_does_not_end_with_a_transaction(patch: Patch) -> None:
 # An execution owns what it goes by
 
 
-@fault("later_result", "fetch_later move read", "connection", "server", "transaction")
+@fault("later_result", "", "connection", "server", "transaction")
 def rows_are_loaded_by_what_the_connection_goes_by_now(patch: Patch) -> None:
     """The second of several results, and the fields of a binary record."""
     snapshot_of = loading.snapshot_of
@@ -216,29 +216,7 @@ def fields_of_a_record_are_not_looked_at(patch: Patch) -> None:
     patch(loading, "_find_fields", lambda *args: None)
 
 
-@fault("control", "add_label read", starts=REGISTERED)
-def a_label_that_was_added_is_not_loaded(patch: Patch) -> None:
-    """The shape that was read is taken for the shape that there is."""
-
-    def refuse(self: Any, data: Any, state: Any, error: Exception) -> Any:
-        raise error
-
-    patch(GuardedLoader, "_load_label", refuse)
-
-
 # What is sent
-
-
-@fault("stale_registry", "move tour keep send_again read send", starts=REGISTERED)
-def types_of_the_server_before_stay(patch: Patch) -> None:
-    """psycopg looks up ranges, and the names that COPY is given, in its registry."""
-    share_types = Snapshot.share_types
-
-    def once(self: Snapshot, adapters: Any) -> None:
-        if not isinstance(adapters.types, SharedTypes):
-            share_types(self, adapters)
-
-    patch(Snapshot, "share_types", once)
 
 
 @fault("stale_registry", "move recreate send_again send", starts=REGISTERED)
@@ -328,7 +306,7 @@ def commands_are_not_noted(patch: Patch) -> None:
 
 @fault(
     "rollback",
-    "make_anew_in_transaction read send",
+    "make_anew_in_transaction read",
     "server",
     "connection",
     starts=REGISTERED,
@@ -341,11 +319,6 @@ def what_is_not_committed_is_told_to_all(patch: Patch) -> None:
 @fault("set_transaction", "set_transaction_first")
 def something_is_asked_before_set_transaction(patch: Patch) -> None:
     patch(asking, "CARRIES", CARRIES | {b"SET"})
-
-
-@fault("prepared_refused", "recreate keep again read", "transaction", "auto")
-def a_plan_that_is_gone_is_not_made_anew(patch: Patch) -> None:
-    patch(carrying, "_is_plan_gone", lambda *args: False)
 
 
 @fault(
@@ -403,12 +376,7 @@ def a_search_path_costs_a_read_of_all_types(patch: Patch) -> None:
 
 
 @fault(
-    "name_taken",
-    "shadow recreate read send",
-    "connection",
-    "transaction",
-    "server",
-    starts=REGISTERED,
+    "name_taken", "shadow send send_again", "connection", "server", starts=REGISTERED
 )
 def temporary_types_of_others_are_read(patch: Patch) -> None:
     line = b" AND NOT pg_catalog.pg_is_other_temp_schema(x.typnamespace)\n"

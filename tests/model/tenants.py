@@ -92,7 +92,10 @@ class Tenants(Traffic, Operations):
         """Whether all that *client* sends now has to be right."""
         link = self.link_of(client)
         self.promise.begin(link, is_idle=self.is_idle(client))
-        if link.held is None and self.promise.level != "server":
+        if link.held is None:
+            # What it is asked from here on is not told in detail.
+            self._read(client, "server", ["attrs"])
+        if self.promise.is_by_transaction(link):
             return True
         return link.held == self.promise.seen(self.place(client).layout)
 

@@ -234,6 +234,7 @@ class Widened(Tenants):
         client = self.use(name)
         if client.is_djangos or client.connection.pgconn.transaction_status == INERROR:
             return
+        self._plain(client)
         query = "select count(*) from pg_prepared_statements"
         [[found]] = self.right(
             client, functools.partial(execute, client, "client", query)
