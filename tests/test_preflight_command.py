@@ -349,11 +349,12 @@ def codes() -> set[str]:
     found = {"content_types", "permissions"}
     for path in Path(types.__file__).parent.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            name = isinstance(node, ast.Call) and getattr(node.func, "id", None)
-            if name in CODE_AT and len(node.args) > CODE_AT[name]:
-                code = node.args[CODE_AT[name]]
+            if not isinstance(node, ast.Call):
+                continue
+            place = CODE_AT.get(getattr(node.func, "id", ""), len(node.args))
+            for code in node.args[place : place + 1]:
                 if isinstance(code, ast.Constant):
-                    found.add(code.value)
+                    found.add(str(code.value))
     return found
 
 

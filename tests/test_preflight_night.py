@@ -248,6 +248,18 @@ def test_replication_from_behind_to_gone(sides):
             sides.create([], [f"{alter} disable", f"{alter} set (slot_name = none)"])
 
 
+def test_open_transaction_at_the_cutover(sides):
+    """Who has written and not committed is told, whatever role it is of."""
+    with psycopg.connect(sides.blue.conninfo(ROLE)) as writer:
+        writer.execute("insert into product values (1, 'x')")
+        pid = str(writer.info.backend_pid)
+        assert pid not in told(sides.compare())
+        assert told(sides.compare(at_cutover=True))[pid] == "break long_transaction"
+        writer.rollback()
+        writer.execute("select 1")
+        assert pid not in told(sides.compare(at_cutover=True))
+
+
 def wait_for(sides, code):
     for _ in range(100):
         report = sides.compare()

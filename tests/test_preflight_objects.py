@@ -216,12 +216,15 @@ CASES = {
         " create function f_other(int) returns int language sql as 'select 1';"
         " create function f_type() returns int language sql as 'select 1';"
         " create function f_right() returns int language sql as 'select 1';"
+        " create function f_cost() returns int language sql as 'select 1';"
         " create function f_trigger() returns trigger language plpgsql as"
         " 'begin return new; end';",
         "drop function f_gone(int); create or replace function f_other(int) returns int"
         " language sql as 'select 2'; drop function f_type(); create function f_type()"
         " returns text language sql as 'select 1::text'; revoke execute on function"
-        f" f_right() from public, {ROLE}; drop function f_trigger();",
+        f" f_right() from public, {ROLE}; drop function f_trigger(); alter function"
+        f" f_cost()"
+        " cost 7;",
         """break routine_missing public.f_gone(integer)
         warning routine_differs public.f_other(integer)
         break routine_differs public.f_type()
@@ -248,11 +251,15 @@ CASES = {
     "views": Case(
         "create table v_base (id int primary key, n int); create view v_gone as select"
         " id from v_base; create view v_other as select id, n from v_base;"
-        " create materialized view v_empty as select id from v_base;",
+        " create materialized view v_empty as select id from v_base;"
+        " create materialized view v_old as select id from v_base;",
         "drop view v_gone; create or replace view v_other as select id, 0 as n from"
-        " v_base; refresh materialized view v_empty with no data;",
+        " v_base; refresh materialized view v_empty with no data;"
+        " insert into v_base values (1); refresh materialized view v_old; delete from"
+        " v_base;",
         """break table_missing public.v_gone
         warning view_differs public.v_other
+        note matview_old public.v_old
         break matview_empty public.v_empty""",
     ),
     "row-security": Case(
@@ -286,11 +293,16 @@ CASES = {
         " as"
         " 'select $1 = $2'; create operator === (leftarg = text, rightarg = text,"
         " function = o_same); create text search configuration o_search (copy ="
-        " simple);",
+        " simple);"
+        " alter default privileges grant select on tables to preflight_reader;",
         "drop statistics o_stats; drop operator === (text, text); drop text search"
-        " configuration o_search; create text search configuration o_search (copy ="
+        f" configuration o_search; alter default privileges for role {ROLE} revoke"
+        f" select"
+        " on tables from preflight_reader; create text search configuration o_search"
+        " (copy ="
         " german);",
         """warning statistics_missing statistics public.o_stats
+        warning rights_to_migrate default privileges of preflight_app  on r
         break object_missing operator public.===(text,text)
         warning object_differs text search configuration public.o_search""",
     ),
@@ -408,6 +420,7 @@ def reports(blue, green):
     with upgrade(blue, green, DBNAME) as sides:
         for server in (sides.blue, sides.green):
             server.execute(f"create role {ROLE} login")
+            server.execute("create role preflight_reader")
             server.execute(f"alter database {DBNAME} owner to {ROLE}")
         sides.create([*extensions, "create table product (id bigint primary key)"])
         settings = {"USER": ROLE}
@@ -455,7 +468,7 @@ def reports(blue, green):
                 server.execute(f"drop owned by {ROLE} cascade", dbname=DBNAME)
                 server.execute(f"alter database {DBNAME} owner to postgres")
     for server in (blue, green):
-        server.execute(f"drop role {ROLE}")
+        server.execute(f"drop role {ROLE}, preflight_reader")
 
 
 def told(findings) -> set[str]:

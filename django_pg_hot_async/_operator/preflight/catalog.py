@@ -381,6 +381,15 @@ SELECT kind || ' ' || object AS name, kind, object, definition FROM (
     SELECT 'user mapping', format('FOR %%I SERVER %%I', u.usename, u.srvname), NULL
     FROM pg_user_mappings AS u WHERE u.usename IN ('public', %(role)s)
     UNION ALL
+    SELECT 'default privileges', format('of %%s %%s on %%s',
+               pg_get_userbyid(f.defaclrole), 'in ' || n.nspname, f.defaclobjtype),
+           array_to_string(ARRAY(SELECT concat(
+               CASE WHEN g.grantee = 0 THEN 'public'
+                    ELSE pg_get_userbyid(g.grantee)::text END, ' ', g.privilege_type)
+               FROM aclexplode(f.defaclacl) AS g
+               WHERE g.privilege_type <> 'MAINTAIN' ORDER BY 1), ', ')
+    FROM pg_default_acl AS f LEFT JOIN pg_namespace AS n ON n.oid = f.defaclnamespace
+    UNION ALL
     SELECT 'language', quote_ident(l.lanname), l.lanpltrusted::text
     FROM pg_language AS l WHERE l.oid >= 16384
     AND {_no_member("pg_language", "l.oid")}
@@ -486,11 +495,15 @@ FROM pg_prepared_xacts AS p WHERE p.database = current_database()""",
     "transactions": Query(
         f"""\
 SELECT a.pid::text AS name, a.usename::text AS role, a.application_name AS application,
-       (extract(epoch FROM now() - a.xact_start) / 60)::int8 AS minutes
+       coalesce((extract(epoch FROM now() - a.xact_start) / 60)::int8, 0) AS minutes,
+       coalesce(a.xact_start < now() - interval '{MAX_SLOW} seconds', false) AS is_long,
+       l.pid IS NOT NULL AS writes
 FROM pg_stat_activity AS a
+-- Whoever has written holds a lock of its transaction's number, which all may see.
+LEFT JOIN pg_locks AS l ON l.pid = a.pid AND l.locktype = 'transactionid'
+AND l.mode = 'ExclusiveLock'
 WHERE a.datname = current_database() AND a.pid <> pg_backend_pid()
-AND a.backend_type = 'client backend'
-AND a.xact_start < now() - interval '{MAX_SLOW} seconds'""",
+AND coalesce(a.backend_type, 'client backend') = 'client backend'""",
         "long transactions",
     ),
     "large_objects": Query(

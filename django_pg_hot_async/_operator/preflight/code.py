@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .facts import Facts, Finding
-from .levelling import level_names, level_schemas
+from .levelling import level_names, level_schemas, without_cost
 from .relations import Named, shared_tables, squeezed
 from .rules import Rule, Subject, apply, both
 
@@ -164,6 +164,13 @@ OBJECTS = Subject(
             lambda b, g: b.kind == "statistics",
         ),
         Rule(
+            "warning",
+            "rights_to_migrate",
+            "{name} are missing on {side}: what migrations create comes without rights",
+            "ALTER DEFAULT PRIVILEGES ... as on {here}: {blue.definition}",
+            lambda b, g: b.kind == "default privileges",
+        ),
+        Rule(
             "break",
             "object_missing",
             "{name} is missing on {side}: SQL that needs it fails",
@@ -193,7 +200,7 @@ def find_in_code(blue: Facts, green: Facts) -> Iterator[Finding]:
                 # A body of standard SQL is printed from its tree, as a view is.
                 level=squeezed(names(level(row.definition)))
                 if row.has_query
-                else level(row.definition),
+                else level(without_cost(row.definition)),
                 result_level=level(row.result or ""),
             )
             for name, row in rows.items()

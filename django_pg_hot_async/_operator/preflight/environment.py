@@ -45,12 +45,14 @@ _CHANGES: dict[str, str] = {
     "track_counts": "autovacuum does nothing",
 }
 # Settings that fail statements where green has another value than blue.
-_BREAKS: dict[str, str] = {
-    "DateStyle": "psycopg reads dates and timestamps in ISO only",
-    "IntervalStyle": "psycopg reads intervals in the style postgres only",
-    "standard_conforming_strings": "a backslash in a string means something else",
-    "session_replication_role": "triggers and foreign keys are not heeded",
+_BREAKS: dict[str, tuple[str, str]] = {
+    "DateStyle": ("ISO", "psycopg reads dates and timestamps in ISO only"),
+    "IntervalStyle": ("postgres", "psycopg reads intervals in this style only"),
+    "standard_conforming_strings": ("on", "a backslash means something else"),
+    "session_replication_role": ("origin", "triggers and foreign keys hold nothing"),
 }
+"""What works, and why nothing else does."""
+_UTC = {"UTC", "Etc/UTC", "GMT", "Etc/GMT", "Zulu", "Etc/Zulu", "UCT", "Etc/UCT"}
 # Numbers of what green can take: less of it is refused under load.
 _AMOUNTS: dict[str, Severity] = {
     "max_connections": "warning",
@@ -73,6 +75,7 @@ _LEFT_OUT = {"search_path", "client_encoding", "role", "session_authorization"}
 
 def find_in_environment(blue: Facts, green: Facts) -> Iterator[Finding]:
     yield from _find_in_settings(blue, green)
+    yield from _find_in_new_settings(blue, green)
     yield from _find_in_role_settings(blue, green)
     yield from _find_in_path(blue, green)
     yield from apply(_DATABASE, blue, green, *both("database", blue, green))
@@ -84,7 +87,7 @@ def _find_in_settings(blue: Facts, green: Facts) -> Iterator[Finding]:
     side = green.alias
     for name in here.keys() & there.keys() - _LEFT_OUT:
         one, other = here[name], there[name]
-        if one.value == other.value:
+        if one.value == other.value or {one.value, other.value} <= _UTC:
             continue
         values = (
             f"{name} is {_shown(other)} on {side}, but {_shown(one)} on {blue.alias}"
@@ -100,10 +103,11 @@ def _find_in_settings(blue: Facts, green: Facts) -> Iterator[Finding]:
                     f"{_set(green, name, one)} or ALTER SYSTEM RESET {name};",
                 )
         elif name in _BREAKS:
-            if name != "DateStyle" or _is_other_style(one.value, other.value):
-                yield Finding(
-                    "break", "setting", name, f"{values}: {_BREAKS[name]}", hint
-                )
+            good, why = _BREAKS[name]
+            if other.value.split(",")[0] != good:
+                yield Finding("break", "setting", name, f"{values}: {why}", hint)
+            else:
+                yield Finding("warning", "setting", name, values, hint)
         elif name in _AMOUNTS:
             if _is_smaller(other, one):
                 yield Finding(
@@ -114,11 +118,28 @@ def _find_in_settings(blue: Facts, green: Facts) -> Iterator[Finding]:
                     f"ALTER SYSTEM SET {name} = '{one.value}'; and restart {side}.",
                 )
         elif name in _CHANGES:
+            severity: Severity = "note" if name == "lc_messages" else "warning"
             yield Finding(
-                "warning", "setting", name, f"{values}: {_CHANGES[name]}", hint
+                severity, "setting", name, f"{values}: {_CHANGES[name]}", hint
             )
         elif one.is_own or other.is_own or name.startswith("enable_"):
             yield Finding("warning", "setting", name, values, hint)
+
+
+def _find_in_new_settings(blue: Facts, green: Facts) -> Iterator[Finding]:
+    """Tell what is set for the role or the database that blue's release lacks."""
+    here, there = both("settings", blue, green)
+    for name in there.keys() - here.keys():
+        row = there[name]
+        if row.is_own and row.value != row.boot:
+            yield Finding(
+                "warning",
+                "setting",
+                name,
+                f"{name} is {_shown(row)} on {green.alias}, and {blue.alias} has no"
+                " such setting",
+                f"ALTER DATABASE {quoted(green.server.dbname or '')} RESET {name};",
+            )
 
 
 def _find_in_role_settings(blue: Facts, green: Facts) -> Iterator[Finding]:
@@ -284,11 +305,6 @@ def _shown(row: Any) -> str:
 def _set(green: Facts, name: str, row: Any) -> str:
     database = quoted(green.server.dbname or "")
     return f"ALTER DATABASE {database} SET {name} = '{row.value}';"
-
-
-def _is_other_style(one: str, other: str) -> bool:
-    # The order of day and month only tells how what is written otherwise is read.
-    return one.split(",")[0] != other.split(",")[0] or one != other
 
 
 def _is_smaller(row: Any, than: Any) -> bool:

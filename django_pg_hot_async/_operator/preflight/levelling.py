@@ -15,6 +15,7 @@ Level = Callable[[str], str]
 
 # CREATE INDEX ... WITH (fillfactor=90): how it is stored, and not what it does.
 _STORAGE = re.compile(r" WITH \([^)]*\)")
+_COST = re.compile(r"\s+(?:COST|ROWS) [\d.]+")
 _NAME = r'(?:"(?:[^"]|"")*"|[a-z_][\w$]*)'
 _QUALIFIED = re.compile(rf"(?<![\w'.\"]){_NAME}\.(?={_NAME})")
 
@@ -48,6 +49,12 @@ def level_names(blue: Facts, green: Facts) -> Level:
     if (blue.major < 16) == (green.major < 16):
         return str
     return lambda text: _QUALIFIED.sub("", text)
+
+
+def without_cost(definition: str) -> str:
+    """Take COST and ROWS out of a function's definition: they change plans alone."""
+    head, mark, body = definition.partition("\nAS ")
+    return _COST.sub("", head) + mark + body
 
 
 def without_storage(definition: str) -> str:

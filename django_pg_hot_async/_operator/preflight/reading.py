@@ -189,7 +189,10 @@ def _unknown(alias: str) -> PreflightError:
 def _open(alias: str) -> Any:
     if alias not in connections:
         raise _unknown(alias)
-    wrapper = wrapper_apart(alias)
+    try:
+        wrapper = wrapper_apart(alias)
+    except ImproperlyConfigured as error:
+        raise PreflightError(f"cannot connect to {alias!r}: {error}") from error
     if wrapper.vendor != "postgresql":
         raise PreflightError(
             f"{alias!r} is no PostgreSQL but {wrapper.display_name}:"

@@ -347,8 +347,10 @@ def _find_on_blue(blue: Facts, *, at_cutover: bool) -> Iterator[Finding]:
             f"COMMIT PREPARED '{name}'; or ROLLBACK PREPARED '{name}';",
         )
     for row in blue.of("transactions").values():
+        if not row.is_long and not (at_cutover and row.writes):
+            continue
         yield Finding(
-            "warning",
+            "break" if at_cutover and row.writes else "warning",
             "long_transaction",
             row.name,
             f"a transaction of {row.role} ({row.application or 'no name'}, process"

@@ -16,7 +16,7 @@ from .reading import Side
 from .replication import copying, is_behind
 from .rights import may_read
 
-MAX_ROWS = 1000
+MAX_ROWS = 5000
 """Rows beyond which a table is large."""
 MAX_PAGES = 128
 """Pages of 8 kB beyond which it is, be its rows few."""
@@ -89,12 +89,22 @@ def read_rows(here: Side, there: Side, blue: Facts, green: Facts) -> RowFacts:
 def find_in_rows(
     rows: RowFacts, blue: Facts, green: Facts, *, at_cutover: bool
 ) -> Iterator[Finding]:
+    yield from _find_in_estimates(rows, blue, green)
     late = is_behind(blue, green)
     not_ready = copying(green)
     severity: Severity = "break" if at_cutover else "note" if late else "warning"
     for name, here in rows.blue.items():
         there = rows.green.get(name)
         if there is None or here == there or name in not_ready:
+            continue
+        if blue.of("relations")[name].kind == "m":
+            yield Finding(
+                "warning" if at_cutover else "note",
+                "matview_old",
+                name,
+                f"{name} shows other rows on {green.alias}: no replication fills it",
+                f"REFRESH MATERIALIZED VIEW {name};",
+            )
             continue
         hint = (
             f"Compare the rows themselves: SELECT * FROM {name}; and find out what"
@@ -129,6 +139,23 @@ def find_in_rows(
             )
 
 
+def _find_in_estimates(rows: RowFacts, blue: Facts, green: Facts) -> Iterator[Finding]:
+    """Tell of large tables that have much fewer rows, as ANALYZE has counted."""
+    left, right = blue.of("relations"), green.of("relations")
+    not_ready = copying(green)
+    for name, here in rows.blue.items():
+        one, other = left[name].tuples, right[name].tuples
+        if here.digest is None and name not in not_ready and 0 < other < one / 2:
+            yield Finding(
+                "warning",
+                "rows_differ",
+                name,
+                f"{name} has about {other:.0f} rows on {green.alias}, but about"
+                f" {one:.0f} on {blue.alias}",
+                f"ANALYZE {name}; on both sides, and look again.",
+            )
+
+
 def _many(number: int) -> str:
     return f"more than {MAX_ROWS} rows" if number > MAX_ROWS else count(number, "row")
 
@@ -146,7 +173,9 @@ def _probes(blue: Facts, green: Facts) -> dict[str, str]:
     probes = {}
     for name, row in blue.of("relations").items():
         other = there.get(name)
-        if row.kind != "r" or other is None or other.kind != "r" or row.unlogged:
+        if other is None or row.kind not in "rm" or other.kind != row.kind:
+            continue
+        if row.unlogged or not row.populated or not other.populated:
             continue
         if not may_read(row, blue) or not may_read(other, green):
             continue
