@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from .facts import Facts, Finding
 from .levelling import level_names, level_schemas, without_cost
-from .relations import Named, shared_tables, squeezed
-from .rules import Rule, Subject, apply, both
+from .relations import shared_tables, squeezed
+from .rules import Named, Rule, Subject, apply, both
 
 _CREATE = "{blue.definition};"
 

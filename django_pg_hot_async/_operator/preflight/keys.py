@@ -8,8 +8,8 @@ from typing import Any
 
 from .facts import Facts, Finding, quoted
 from .levelling import level_schemas, without_name, without_storage
-from .relations import Named, shared_tables
-from .rules import Objects, Rule, Subject, apply, both
+from .relations import shared_tables
+from .rules import Named, Objects, Rule, Subject, apply, both
 
 _ADD = "ALTER {blue.what} {blue.table} ADD CONSTRAINT {blue.constraint} {blue.full};"
 

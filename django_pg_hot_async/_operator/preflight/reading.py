@@ -24,8 +24,9 @@ from django_pg_hot_async._django.connections import is_postgresql
 from django_pg_hot_async._operator.probe import redact, wrapper_apart
 
 from . import statements
-from .catalog import QUERIES, Query
+from .catalog import QUERIES
 from .facts import Facts, PreflightError, TypeFacts
+from .query import Query
 
 _SCHEMA = re.compile(r'^(?:"(?:[^"]|"")*"|[a-z_][a-z0-9_]*)\.')
 _ESSENTIAL = ("database", "relations", "columns")

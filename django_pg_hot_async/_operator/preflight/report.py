@@ -16,13 +16,14 @@ from django_pg_hot_async._core.runtime import runtime
 from .catalog import QUERIES
 from .code import find_in_code
 from .columns import Untracked, find_in_models, find_in_untracked, find_untracked
+from .django_tables import find_in_django
 from .environment import find_in_environment
 from .facts import Facts, Finding, PreflightError, Wanted, count, listed
 from .keys import find_in_keys
 from .relations import find_in_relations
 from .replication import find_in_replication
 from .rights import find_in_rights
-from .rows import RowFacts, find_in_django, find_in_rows
+from .rows import RowFacts, find_in_rows
 from .sequences import find_in_sequences
 from .servers import (
     ExtensionPair,
@@ -154,7 +155,7 @@ def compare(
         *find_in_replication(blue, green, at_cutover=at_cutover),
         *find_in_rows(rows, blue, green, at_cutover=at_cutover),
         *find_in_rights(blue, green),
-        *find_in_django(rows, blue, green),
+        *find_in_django(*rows.django, blue, green),
         *find_in_environment(blue, green),
         *find_in_code(blue, green),
         *find_in_statistics(blue, green),

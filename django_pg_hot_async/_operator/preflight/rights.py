@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from .facts import Facts, Finding, quoted
-from .relations import KINDS, Named, shared_tables
-from .rules import Rule, Subject, apply, both
+from .relations import KINDS, shared_tables
+from .rules import Named, Rule, Subject, apply, both
 
 _NEEDED = ("SELECT", "INSERT", "UPDATE", "DELETE", "USAGE")
 

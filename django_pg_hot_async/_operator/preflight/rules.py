@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .facts import Facts, Finding, Severity
 
@@ -42,6 +42,18 @@ class Subject:
     """For what green alone has."""
     differs: tuple[Rule, ...] = ()
     """For what both have."""
+
+
+class Named:
+    """A row, with more facts than were read."""
+
+    def __init__(self, row: Any, **facts: Any) -> None:
+        self.__dict__.update({**row._asdict(), **facts})
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...
 
 
 Objects = Mapping[str, Row]

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from .facts import Facts, Finding, Severity
-from .relations import Named
 from .rows import RowFacts
-from .rules import Rule, Subject, apply, both
+from .rules import Named, Rule, Subject, apply, both
 
 _ALTER = (
     "ALTER SEQUENCE {name} AS {blue.type} INCREMENT {blue.increment}"
