@@ -131,7 +131,7 @@ def test_roles(sides):
         f"warning {ROLE} may have 5 connections at most on green",
     ):
         assert line in says
-    assert any("no member of preflight_group on green" in line for line in says)
+    assert any("not a member of preflight_group on green" in line for line in says)
 
 
 def test_read_as_another_role(sides):
@@ -290,7 +290,7 @@ def test_green_dsn(sides):
     said = run("default", "--green-dsn", dsn)
     assert f"port={sides.green.port}" not in said
     assert f"at {sides.green.host}:{sides.green.port}/{ROLE}" in said
-    assert "no connection string" in fail("default", "--green-dsn", "5433")
+    assert "not a connection string" in fail("default", "--green-dsn", "5433")
     assert fail("default").startswith("name either an alias")
     assert fail("default", "green", "--green-dsn", dsn).startswith("name either")
     assert fail("defualt", "--green-dsn", dsn).startswith("'defualt' is no alias")

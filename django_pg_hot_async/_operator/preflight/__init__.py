@@ -47,6 +47,8 @@ def examine(
         one = here.read(names)
         two = there.read(names, role=one.role)
         require_two(one, two)
+        if at_cutover:
+            one = here.let_slots_settle(one)
         rows = read_rows(here, there, one, two)
         settings = connections.settings[blue]
     return compare(one, two, rows, wanted, tables, settings, at_cutover=at_cutover)

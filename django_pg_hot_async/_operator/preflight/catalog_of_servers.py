@@ -154,7 +154,9 @@ FROM pg_stat_subscription_stats AS s""",
 SELECT s.slot_name::text AS name, s.active, coalesce(s.wal_status, '') AS status,
        s.database IS NOT DISTINCT FROM current_database()::name AS is_here,
        CASE WHEN NOT pg_is_in_recovery() THEN
-           pg_wal_lsn_diff(%(lsn)s::pg_lsn, s.confirmed_flush_lsn)::int8 END AS behind,
+           -- Less than nothing: it has got past where blue was when this began.
+           greatest(pg_wal_lsn_diff(%(lsn)s::pg_lsn, s.confirmed_flush_lsn), 0)::int8
+           END AS behind,
        CASE WHEN NOT pg_is_in_recovery() THEN
            pg_wal_lsn_diff(%(lsn)s::pg_lsn, s.restart_lsn)::int8 END AS kept
 FROM pg_replication_slots AS s""",

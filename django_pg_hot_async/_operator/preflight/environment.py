@@ -35,7 +35,7 @@ _CHANGES: dict[str, str] = {
     "statement_timeout": "statements are cut off at another time",
     "synchronous_commit": "what is committed may be lost when the server crashes",
     "temp_tablespaces": "temporary files are made elsewhere",
-    "TimeZone": "what is no Django sees other days",
+    "TimeZone": "programs other than Django see other days",
     "timezone_abbreviations": "time zones are read otherwise",
     "transaction_timeout": "transactions are cut off at another time",
     "transform_null_equals": "= NULL means something else",

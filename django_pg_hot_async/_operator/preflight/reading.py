@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
+from time import monotonic, sleep
 from typing import Any
 
 import psycopg
@@ -29,6 +30,7 @@ from .facts import Facts, PreflightError, TypeFacts
 from .query import Query
 
 _SCHEMA = re.compile(r'^(?:"(?:[^"]|"")*"|[a-z_][a-z0-9_]*)\.')
+SETTLE_SECONDS = 3.0
 _ESSENTIAL = ("database", "relations", "columns")
 """Without these there is nothing to compare."""
 
@@ -40,6 +42,7 @@ class Side:
         self.wrapper = wrapper
         self.alias: str = wrapper.alias
         self.refused: dict[str, str] = {}
+        self._parameters: dict[str, Any] = {}
         self._cursor: Any = None
 
     def begin(self) -> None:
@@ -87,6 +90,7 @@ class Side:
         [(_, lsn, is_known)] = self.execute(statements.PATH, [role or user])
         self.execute("SAVEPOINT preflight")
         parameters = {"role": role if role and is_known else user, "lsn": lsn}
+        self._parameters = parameters
         catalog: dict[str, Mapping[str, Any]] = {}
         for kind, query in QUERIES.items():
             if version // 10000 < query.since:
@@ -116,6 +120,24 @@ class Side:
             refused=self.refused,
         )
 
+    def let_slots_settle(self, facts: Facts) -> Facts:
+        """Return *facts* with slots read again, until all who read them have it all.
+
+        A subscriber confirms what it has applied when that is on its disk: a second
+        or so later, with its default settings. Wait for `SETTLE_SECONDS` at most.
+        """
+        deadline = monotonic() + SETTLE_SECONDS
+        while any(slot.active and slot.behind for slot in facts.of("slots").values()):
+            if monotonic() > deadline:
+                break
+            sleep(0.2)
+            rows = self.attempt(QUERIES["slots"], self._parameters)
+            if isinstance(rows, str):
+                break
+            slots = {row.name: row for row in rows}
+            facts = replace(facts, catalog={**facts.catalog, "slots": slots})
+        return facts
+
 
 def _rows(cursor: Any) -> Any:
     """Make rows with columns as attributes, where each has a name of its own."""
@@ -138,7 +160,9 @@ def green_alias(blue: str, green: str | None, dsn: str | None) -> Iterator[str]:
     try:
         parts: dict[str, Any] = dict(conninfo_to_dict(dsn))
     except psycopg.Error as error:
-        raise PreflightError(f"--green-dsn is no connection string: {error}") from None
+        raise PreflightError(
+            f"--green-dsn is not a connection string: {error}"
+        ) from None
     settings = deepcopy(connections.settings[blue])
     options = {k: v for k, v in settings["OPTIONS"].items() if k != "service"}
     for key, name in (

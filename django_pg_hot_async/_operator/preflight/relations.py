@@ -89,8 +89,8 @@ PARTITIONS = Subject(
         Rule(
             "break",
             "partition",
-            "{name} is no partition of {blue.parent} on {side}: its rows are not found"
-            " there, and those of its range are refused",
+            "{name} is not a partition of {blue.parent} on {side}: its rows are not"
+            " found there, and those of its range are refused",
             "ALTER TABLE {blue.parent} ATTACH PARTITION {name} {blue.definition};",
         ),
     ),

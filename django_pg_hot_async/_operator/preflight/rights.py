@@ -232,8 +232,8 @@ def _find_in_roles(blue: Facts, green: Facts) -> Iterator[Finding]:
             "warning",
             "role",
             name,
-            f"{name} is no member of {', '.join(gone)} on {side}: SET ROLE fails, and"
-            " rights that it has by these roles are missing",
+            f"{name} is not a member of {', '.join(gone)} on {side}: SET ROLE fails,"
+            " and rights that it has by these roles are missing",
             f"GRANT {', '.join(map(quoted, gone))} TO {quoted(name)};",
         )
 
