@@ -253,7 +253,7 @@ def test_prepared(pg_hot_rehearsal):
         ("pg_hot_aliases=shop", "pg_hot_aliases names 'shop', which is no alias"),
         (
             "pg_hot_green_schema=no.sql",
-            "'default', 'archive' expected, in this order; 1",
+            "'default', 'archive' expected, in this order",
         ),
     ],
 )
