@@ -251,6 +251,10 @@ def test_prepared(pg_hot_rehearsal):
         ("pg_hot_green=13", "pg_hot_green is '13'; a release of PostgreSQL from 14"),
         ("pg_hot_route=dns", "pg_hot_route is 'dns'; 'service' or 'pgbouncer'"),
         ("pg_hot_aliases=shop", "pg_hot_aliases names 'shop', which is no alias"),
+        (
+            "pg_hot_green_schema=no.sql",
+            "'default', 'archive' expected, in this order",
+        ),
     ],
 )
 def test_an_option_that_is_wrong(project, run, option, said):

@@ -1,6 +1,7 @@
 """docs/upgrade.md can be followed: its own commands, on two servers, forward and back.
 
-Clients write all the time. Nothing may be lost, and nothing may stay on the wrong side.
+Clients write all the time. Nothing may be lost, and nothing may stay on the wrong side;
+through PgBouncer, which holds them meanwhile, no statement fails.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import psycopg
 import pytest
 from django.core.management import CommandError, call_command
 
-from django_pg_hot_async.testing import PostgreSQL
+from django_pg_hot_async.testing import PgBouncer, PostgreSQL, ServiceFile
 
 from .preflight import point
 from .scenarios import CITEXT, HSTORE, MOOD, TABLE, close_all, connections, lead
@@ -46,6 +47,43 @@ def commands() -> Iterator[str]:
             yield line.strip()[2:]
 
 
+class ByService:
+    """Traffic that a service file leads; the page's own commands stop writes."""
+
+    role = APP
+
+    def __init__(self, service: ServiceFile, blue: PostgreSQL) -> None:
+        self.service = service
+        self.move(blue)
+        self.conninfo = f"service=runbook user={APP}"
+        self.default = {**service.database("runbook"), "USER": APP}
+
+    def stop_writes(self) -> bool:
+        return False
+
+    def move(self, server: PostgreSQL) -> None:
+        self.service.point("runbook", server, DB)
+
+
+class ByPgBouncer:
+    """Traffic that PgBouncer leads, and holds while nobody is to write."""
+
+    role = "postgres"
+
+    def __init__(self, bouncer: PgBouncer) -> None:
+        self.bouncer = bouncer
+        self.conninfo = bouncer.conninfo()
+        self.default = bouncer.database()
+
+    def stop_writes(self) -> bool:
+        self.bouncer.pause()
+        return True
+
+    def move(self, server: PostgreSQL) -> None:
+        self.bouncer.point(server, DB)
+        self.bouncer.resume()
+
+
 class Client:
     """Writes rows, one after the other, and remembers those that were committed."""
 
@@ -69,7 +107,9 @@ class Client:
         n = 0
         while not self._stopped.wait(0.01):
             try:
-                with psycopg.connect(self.conninfo) as connection:
+                with psycopg.connect(
+                    self.conninfo, prepare_threshold=None
+                ) as connection:
                     while not self._stopped.wait(0.005):
                         n += 1
                         self._write(connection, n)
@@ -120,12 +160,10 @@ def drop(server: PostgreSQL, kind: str, name: str) -> None:
 
 
 @contextmanager
-def aliases(blue, green, service):
-    service.point("runbook", blue, DB)
-    app = {"USER": APP}
-    lead("default", {**service.database("runbook"), **app})
-    point("blue", {**blue.database(DB), **app})
-    point("green", {**green.database(DB), **app})
+def aliases(blue, green, traffic):
+    lead("default", traffic.default)
+    for alias, server in (("blue", blue), ("green", green)):
+        point(alias, {**server.database(DB), "USER": traffic.role})
     try:
         yield
     finally:
@@ -167,8 +205,25 @@ def rows(server: PostgreSQL) -> set[tuple[int, int]]:
     return set(server.execute("select worker, n from sale", dbname=DB))
 
 
-def test_the_page_can_be_followed(servers, service, tmp_path, monkeypatch):
+@pytest.fixture
+def service_file(servers, service, monkeypatch):
+    monkeypatch.setenv("PGSERVICEFILE", str(service.path))
+    return ByService(service, servers[0])
+
+
+@pytest.fixture
+def pgbouncer(servers):
+    with PgBouncer(servers[0], DB) as bouncer:
+        yield ByPgBouncer(bouncer)
+        close_all()
+
+
+@pytest.mark.parametrize(
+    "route", ["service_file", pytest.param("pgbouncer", marks=pytest.mark.pgbouncer)]
+)
+def test_the_page_can_be_followed(servers, route, tmp_path, monkeypatch, request):
     blue, green = servers
+    traffic = request.getfixturevalue(route)
     monkeypatch.chdir(tmp_path)
     env = {
         **os.environ,
@@ -178,19 +233,19 @@ def test_the_page_can_be_followed(servers, service, tmp_path, monkeypatch):
         "DB": DB,
         "APP": APP,
     }
-    traffic = [green, blue]
-    conninfo = f"service=runbook user={APP}"
-    monkeypatch.setenv("PGSERVICEFILE", str(service.path))
+    targets = [green, blue]
     written = list[int]()
     with (
-        aliases(blue, green, service),
-        Client(conninfo, 1) as one,
-        Client(conninfo, 2) as two,
+        aliases(blue, green, traffic),
+        Client(traffic.conninfo, 1) as one,
+        Client(traffic.conninfo, 2) as two,
     ):
         for command in commands():
             if command == "move":
-                server = traffic.pop(0)
-                service.point("runbook", server, DB)
+                traffic.move(targets.pop(0))
+                continue
+            stops = "default_transaction_read_only = on" in command
+            if stops and traffic.stop_writes():
                 continue
             command = command.replace("--expect 18", f"--expect {green.major}")
             command = command.replace("--expect 15", f"--expect {blue.major}")
@@ -200,7 +255,7 @@ def test_the_page_can_be_followed(servers, service, tmp_path, monkeypatch):
                 written.append(len(one.committed))
                 time.sleep(0.3)
         time.sleep(0.3)
-    assert traffic == []
+    assert targets == []
     assert written == sorted(set(written)), "clients wrote nothing in a while"
     on_blue, on_green = rows(blue), rows(green)
     lost = {
@@ -214,6 +269,5 @@ def test_the_page_can_be_followed(servers, service, tmp_path, monkeypatch):
         dbname=DB,
     )
     assert count == ids == invoices
-    assert {*one.errors, *two.errors} <= {
-        *("ReadOnlySqlTransaction", "AdminShutdown", "OperationalError")
-    }
+    expected = {"ReadOnlySqlTransaction", "AdminShutdown", "OperationalError"}
+    assert {*one.errors, *two.errors} <= (expected if route != "pgbouncer" else set())

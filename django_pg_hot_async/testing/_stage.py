@@ -156,8 +156,8 @@ def _database_of(alias: str) -> str:
 def _by_database(dbnames: list[str], sources: tuple[str, ...]) -> dict[str, str]:
     if sources and len(sources) != len(dbnames):
         raise ImproperlyConfigured(
-            f"{len(sources)} schemas are given for {len(dbnames)} databases, those of"
-            f" {', '.join(map(repr, dbnames))}: one for each is needed, in this order"
+            f"one schema for each of {', '.join(map(repr, dbnames))} expected, in this"
+            f" order; {len(sources)} given"
         )
     return dict(zip(dbnames, sources, strict=False))
 
