@@ -35,7 +35,7 @@ from psycopg.types.string import TextLoader
 import django_pg_hot_async
 from django_pg_hot_async import checks, register_type
 from django_pg_hot_async._core.runtime import runtime
-from django_pg_hot_async._django import backend, startup
+from django_pg_hot_async._django import backend, installed, startup
 from django_pg_hot_async._django.installed import GROUP
 from django_pg_hot_async._operator import declared_types
 from django_pg_hot_async.testing import PgBouncer
@@ -44,7 +44,8 @@ from .scenarios import ANVIL, KINDS, READ, connections, database, lead, trust
 
 PAGE = (Path(__file__).parent.parent / "docs" / "checks.md").read_text()
 SOURCE = "".join(
-    Path(str(module.__file__)).read_text() for module in (checks, declared_types)
+    Path(str(module.__file__)).read_text()
+    for module in (checks, declared_types, installed)
 )
 POOL = {"OPTIONS": {"pool": True}}
 
@@ -259,7 +260,8 @@ settings.configure(
     ]
     log, *_, last = process.stderr.splitlines()
     assert log == f"standing aside, Django works as without this app: {why}"
-    assert last.endswith("CommandError: no answer from default")
+    said = "CommandError: no answer from default; asking again would not help"
+    assert last.endswith(said)
 
 
 def test_a_patch_of_somebody_elses_fits(tmp_path):
