@@ -309,11 +309,15 @@ CASES = {
     # Rights
     "rights": Case(
         "create table q_none (id int primary key); create table q_read (id int primary"
-        " key); create sequence q_seq; create schema q_schema;",
-        f"alter table q_none owner to postgres; alter table q_read owner to postgres;"
+        " key); create sequence q_seq; create schema q_schema; reset role;"
+        " create table q_column (id int primary key, v text, w text);"
+        f" grant select (v, w) on q_column to {ROLE};",
+        f"revoke select (v) on q_column from {ROLE}; alter table q_none owner to"
+        f" postgres; alter table q_read owner to postgres;"
         f" grant select on q_read to {ROLE}; alter sequence q_seq owner to postgres;"
         " alter schema q_schema owner to postgres;",
-        """break rights public.q_none
+        """break rights public.q_column.v
+        break rights public.q_none
         warning owner public.q_none
         break rights public.q_read
         warning owner public.q_read

@@ -132,6 +132,7 @@ def find_in_rights(blue: Facts, green: Facts) -> Iterator[Finding]:
         {name: one for name, one in here.items() if name in known},
         {name: one for name, one in there.items() if name in known},
     )
+    yield from _find_in_columns(blue, green, tables)
     for kind, subject in (
         ("routines", _ROUTINES),
         ("schemas", _SCHEMAS),
@@ -156,6 +157,27 @@ def _relations(facts: Facts) -> dict[str, Any]:
     for name, row in facts.of("sequences").items():
         found[name] = Named(row, what="SEQUENCE ", owned=False)
     return found
+
+
+def _find_in_columns(blue: Facts, green: Facts, tables: set[str]) -> Iterator[Finding]:
+    """Tell of rights on single columns, where there is none on the table."""
+    columns, relations = green.of("columns"), green.of("relations")
+    for name, row in blue.of("columns").items():
+        other = columns.get(name)
+        if not row.rights or other is None or row.table not in tables:
+            continue
+        held = {*other.rights, *relations[row.table].rights}
+        held |= {*blue.of("relations")[row.table].rights}
+        if lost := [right for right in row.rights if right not in held]:
+            column = name[len(row.table) + 1 :]
+            grants = ", ".join(f"{right} ({column})" for right in lost)
+            yield Finding(
+                "break",
+                "rights",
+                name,
+                f"{blue.role} may not {', '.join(lost)} {name} on {green.alias}",
+                f"GRANT {grants} ON {row.table} TO {quoted(blue.role)};",
+            )
 
 
 def _find_in_roles(blue: Facts, green: Facts) -> Iterator[Finding]:
