@@ -24,8 +24,8 @@ WARM = 60
 
 DEFAULT = (
     "checkout",
-    "cursor-1",
-    "orm-1",
+    "later-cursor-1",
+    "later-orm-1",
     "untracked-cursor",
     "transaction-row",
     "transaction-plain",
