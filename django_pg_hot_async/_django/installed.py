@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
-from django.core.checks import CheckMessage, Warning
+
+if TYPE_CHECKING:
+    from django.core.checks import CheckMessage
 
 APP = "django_pg_hot_async"
 GROUP = "declared"
@@ -14,6 +16,9 @@ GROUP = "declared"
 
 def check_installed(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     """Tell of declared types that nothing loads; `register_type()` registers this."""
+    # Not at import: `import django_pg_hot_async` loads neither django.db nor psycopg.
+    from django.core.checks import Warning
+
     from django_pg_hot_async._core.runtime import runtime
 
     if apps.is_installed(APP) or not runtime.group(GROUP):
