@@ -19,7 +19,7 @@ from .connection import (
     Execution,
 )
 from .pipelining import OFF, ON
-from .psycopg_internals import has_prepared_statements, unknown_loader
+from .psycopg_internals import registry_in
 from .runtime import nothing_known, runtime
 from .statements import CARRIES, first_word, memo_key, text_of
 from .trust import Trust
@@ -47,7 +47,7 @@ def begin_execution(
     snapshot = state.begin(cursor._pgconn)
     execution = Execution(state, query, params, snapshot)
     state.is_unsynced = cursor._conn._pipeline is not None
-    installed = getattr(unknown_loader(adapters), "registry", None)
+    installed = registry_in(adapters)
     if installed is not runtime.registry and installed is not None:
         # A type was registered since the cursor was made.
         cursor._reset()
@@ -69,25 +69,12 @@ def is_autocommit(connection: Any) -> bool:
     )
 
 
-def is_plain(params: Any) -> bool:
-    """Whether a look at their types shows that no dumper of *params* is resolved."""
-    return type(params) in _ROWS and runtime.registry.plain.issuperset(
-        map(type, params)
-    )
-
-
-_ROWS = (tuple, list)
-
-
 def prepare_to_send(cursor: Any, execution: Execution, params: Any) -> PQGen[None]:
-    """Establish what *params* are to be sent by, before they are adapted."""
+    """Establish what *params*, with senders among them, are to be sent by.
+
+    It is called before they are adapted.
+    """
     connection, state = cursor._conn, execution.state
-    if not dumping.senders_in(params):
-        if execution.snapshot is None and connection._pipeline:
-            yield from verify_in_pipeline(cursor, execution, execution.query)
-        elif execution.snapshot is None and has_prepared_statements(connection):
-            yield from verify_before_prepared(cursor, execution, execution.query)
-        return
     snapshot = execution.snapshot
     if snapshot is None and is_autocommit(connection):
         # It is asserted in front of the statement, or it names types by their names.

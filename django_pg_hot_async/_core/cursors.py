@@ -22,7 +22,6 @@ from .asking import (
     execution_of,
     find_paths,
     is_autocommit,
-    is_plain,
     prepare_to_send,
     tracked_state,
     verify_before_prepared,
@@ -73,7 +72,7 @@ def execute_gen(original: Any) -> Any:
         execution = begin_execution(self, state, query, params)
         snapshot = execution.snapshot
         if snapshot is None or snapshot.ambiguous:
-            if params is not None and not is_plain(params):
+            if params is not None and dumping.senders_in(params):
                 yield from prepare_to_send(self, execution, params)
             elif snapshot is None and self._conn._pipeline:
                 yield from verify_in_pipeline(self, execution, query)

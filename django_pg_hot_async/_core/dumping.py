@@ -24,9 +24,9 @@ from .connection import ATTRIBUTE, Execution, Unverified, state_of
 from .loading import INVALID_OID, check_usable, loader_resolver
 from .psycopg_internals import (
     are_dumpers_resolved,
+    registry_in,
     resolve_dumpers_by_oid,
     send_fields,
-    unknown_loader,
 )
 from .runtime import nothing_known, runtime
 from .types import SURROGATES, SurrogateType
@@ -56,7 +56,7 @@ def install(adapters: AdaptersMap) -> None:
     A dumper that was registered over one of an earlier resolver stays: it came later.
     """
     registry = runtime.registry
-    before: Any = _installed_for(adapters)
+    before: Any = registry_in(adapters)
     if before is registry:
         return
     for format in pq.Format:
@@ -140,11 +140,7 @@ def _is_resolver(dumper: Any) -> bool:
 
 def is_installed(adapters: AdaptersMap) -> bool:
     """Whether the resolvers for what is tracked now stand in *adapters*."""
-    return _installed_for(adapters) is runtime.registry
-
-
-def _installed_for(adapters: AdaptersMap) -> Any:
-    return getattr(unknown_loader(adapters), "registry", None)
+    return registry_in(adapters) is runtime.registry
 
 
 # By Python type
@@ -463,12 +459,18 @@ def _inner(surrogate: SurrogateType, snapshot: Snapshot) -> Iterable[TrackedType
             yield from _inner(inner, snapshot)
 
 
-def senders_in(params: object) -> set[type]:
+_ROWS = (tuple, list)
+
+
+def senders_in(params: Any) -> set[type]:
     """Return the Python types among *params* whose dumpers are resolved."""
+    registry = runtime.registry
+    if type(params) in _ROWS and registry.plain.issuperset(map(type, params)):
+        return set()
     if isinstance(params, dict):
         values: Any = params.values()
     elif isinstance(params, (list, tuple)):
         values = params
     else:
         return set()
-    return runtime.registry.senders_of(values)
+    return registry.senders_of(values)

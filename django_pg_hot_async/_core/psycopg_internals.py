@@ -209,11 +209,14 @@ def drop_prepared_statements(connection: Any) -> None:
     prepared._names.clear()
 
 
-def unknown_loader(adapters: AdaptersMap) -> object:
-    """Return what *adapters* load text of an unknown type by."""
+def registry_in(adapters: AdaptersMap) -> Any:
+    """Return the registry whose resolvers *adapters* have; None: they have none.
+
+    That is None as well where somebody has put a loader of their own over ours.
+    """
     # AdaptersMap._loaders, by format and OID: get_loader(), which is asked for each
     # cursor, without the call.
-    return adapters._loaders[0].get(0)
+    return getattr(adapters._loaders[0].get(0), "registry", None)
 
 
 def has_prepared_statements(connection: Any) -> bool:
