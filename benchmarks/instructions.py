@@ -67,7 +67,8 @@ def _total(dump: Path) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.instructions")
-    parser.add_argument("--only", metavar="NAME", action="append")
+    names = [measure.name for measure in MEASURES]
+    parser.add_argument("--only", metavar="NAME", action="append", choices=names)
     parser.add_argument("--postgresql", type=int, default=18, metavar="MAJOR")
     options = parser.parse_args()
     if shutil.which("valgrind") is None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from django.db import connections, utils
@@ -14,6 +14,8 @@ from psycopg.rows import tuple_row
 
 from django_pg_hot_async._core.connection import unwrapped
 from django_pg_hot_async._django.connections import is_postgresql
+
+T = TypeVar("T")
 
 CONNECT_SECONDS = 5
 """How long a server has to accept a connection, where nothing else is set."""
@@ -141,3 +143,9 @@ def refuse_same(blue: tuple[str, ...], green: tuple[str, ...]) -> None:
     """Raise `CannotTell` where the two `identity` are of one database."""
     if blue == green:
         raise CannotTell("both aliases lead to one and the same database")
+
+
+def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Yield *items* by *size*, for a statement each."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

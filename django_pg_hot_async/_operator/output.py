@@ -1,4 +1,4 @@
-"""What the commands print, and end with: shared by all but ``pg_hot_preflight``."""
+"""What the commands print, and end with."""
 
 from __future__ import annotations
 

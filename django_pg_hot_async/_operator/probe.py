@@ -25,9 +25,7 @@ from django_pg_hot_async._core.snapshot import Snapshot
 from django_pg_hot_async._django import connections as _connections
 from django_pg_hot_async._django import startup
 
-from .access import CannotTell, is_final
-from .access import redact as redact
-from .access import wrapper_apart as wrapper_apart
+from .access import CannotTell, is_final, redact, wrapper_apart
 
 T = TypeVar("T")
 

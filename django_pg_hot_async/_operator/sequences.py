@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from psycopg import sql
 
-from .access import identity, opened, refuse_same
+from .access import batches, identity, opened, refuse_same
 
 BATCH = 200
 """Sequences read, or set, in one statement."""
@@ -111,7 +111,8 @@ def carry(
         plans = [_plan(one, find(one, there), columns) for one in wanted]
         if dry_run:
             return [plan for plan, _ in plans]
-        for part in _batches([setting for _, setting in plans if setting is not None]):
+        settings = [setting for _, setting in plans if setting is not None]
+        for part in batches(settings, BATCH):
             cursor.execute(
                 sql.SQL("SELECT {}").format(
                     sql.SQL(", ").join(
@@ -212,7 +213,7 @@ def _union(
 ) -> dict[str, Any]:
     """Read what *select* says of each of *sequences*, a batch in one statement."""
     found: dict[str, Any] = {}
-    for part in _batches(sequences):
+    for part in batches(sequences, BATCH):
         cursor.execute(
             sql.SQL(" UNION ALL ").join(
                 sql.SQL("SELECT {}, {}").format(number, select(one))
@@ -221,8 +222,3 @@ def _union(
         )
         found |= {str(part[number]): tuple(row) for number, *row in cursor.fetchall()}
     return found
-
-
-def _batches(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), BATCH):
-        yield items[start : start + BATCH]

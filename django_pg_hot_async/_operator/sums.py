@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from psycopg import sql
+
+from .access import batches
 
 ALL_BYTES = 64 << 20
 """A table that is larger is not read whole, unless all rows are asked for."""
@@ -99,7 +101,7 @@ def read_sums(cursor: Any, tables: Iterable[Table]) -> dict[str, Sum]:
     cursor.execute(_SETTINGS)
     wanted = [one for one in tables if one.is_readable and (one.is_whole or one.by)]
     found: dict[str, Sum] = {}
-    for part in _batches(wanted):
+    for part in batches(wanted, BATCH):
         cursor.execute(
             sql.SQL(" UNION ALL ").join(
                 sql.SQL("SELECT {}, count(*), {} FROM {} AS t").format(
@@ -133,11 +135,6 @@ def _rows(table: Table) -> sql.Composed:
     return sql.SQL("(SELECT ROW({})::text AS content FROM {}{})").format(
         names, sql.Identifier(table.schema, table.name), order
     )
-
-
-def _batches(items: Sequence[Table]) -> Iterator[Sequence[Table]]:
-    for start in range(0, len(items), BATCH):
-        yield items[start : start + BATCH]
 
 
 def as_data(table: Table) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from django.core.management.base import CommandError, CommandParser
 from django.db import connections
 
 from django_pg_hot_async._django.driver import why_no_psycopg
+from django_pg_hot_async._operator.output import CANNOT_TELL
 
 
 def require_psycopg(returncode: int) -> None:
@@ -16,7 +17,7 @@ def require_psycopg(returncode: int) -> None:
         )
 
 
-def check_alias(alias: str, returncode: int = 2) -> None:
+def check_alias(alias: str, returncode: int = CANNOT_TELL) -> None:
     """Raise `CommandError`, with that exit status, where *alias* does not exist."""
     if alias not in connections.settings:
         known = ", ".join(map(repr, sorted(connections.settings)))
@@ -32,7 +33,7 @@ def add_sides(parser: CommandParser) -> None:
     parser.add_argument("green", help="an alias that leads to the new server")
 
 
-def check_sides(blue: str, green: str, returncode: int = 2) -> None:
+def check_sides(blue: str, green: str, returncode: int = CANNOT_TELL) -> None:
     """Raise `CommandError` where the two are one alias, or nothing can be asked."""
     if blue == green:
         raise CommandError(

@@ -22,7 +22,7 @@ from psycopg.rows import namedtuple_row, tuple_row
 
 from django_pg_hot_async._core.server import Server
 from django_pg_hot_async._django.connections import is_postgresql
-from django_pg_hot_async._operator.probe import redact, wrapper_apart
+from django_pg_hot_async._operator.access import redact, wrapper_apart
 
 from . import statements
 from .catalog import QUERIES

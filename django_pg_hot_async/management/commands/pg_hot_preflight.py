@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from django_pg_hot_async._operator.output import CANNOT_TELL, NO, as_json
 from django_pg_hot_async.management import require_psycopg
-
-WOULD_BREAK = 1
-COULD_NOT_TELL = 2
 
 
 class Command(BaseCommand):
@@ -54,15 +51,15 @@ class Command(BaseCommand):
         if (green is None) == (green_dsn is None):
             raise CommandError(
                 "name either an alias that leads to the new server or --green-dsn",
-                returncode=COULD_NOT_TELL,
+                returncode=CANNOT_TELL,
             )
         if blue == green:
             raise CommandError(
                 f"{blue!r} is given twice: name the alias as it is now, then one in"
                 " DATABASES that leads to the new server",
-                returncode=COULD_NOT_TELL,
+                returncode=CANNOT_TELL,
             )
-        require_psycopg(COULD_NOT_TELL)
+        require_psycopg(CANNOT_TELL)
         from django_pg_hot_async._operator.preflight import examine
         from django_pg_hot_async._operator.preflight.facts import PreflightError
         from django_pg_hot_async._operator.preflight.output import as_data, as_text
@@ -72,13 +69,13 @@ class Command(BaseCommand):
                 blue, green, green_dsn=green_dsn, at_cutover=options["at_cutover"]
             )
         except PreflightError as error:
-            raise CommandError(str(error), returncode=COULD_NOT_TELL) from error
+            raise CommandError(str(error), returncode=CANNOT_TELL) from error
         if options["json"]:
-            self.stdout.write(json.dumps(as_data(report), indent=2))
+            self.stdout.write(as_json(as_data(report)))
         else:
             self.stdout.write(as_text(report, self._styles()), ending="")
         if not report.is_ready:
-            sys.exit(WOULD_BREAK)
+            sys.exit(NO)
 
     def _styles(self) -> dict[str, Any]:
         return {

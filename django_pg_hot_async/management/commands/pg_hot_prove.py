@@ -9,6 +9,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from django_pg_hot_async._operator.output import CANNOT_TELL, NO, as_json
 from django_pg_hot_async.management import add_sides, check_sides
 
 
@@ -56,7 +57,6 @@ class Command(BaseCommand):
     def handle(self, *args: Any, blue: str, green: str, **options: Any) -> None:
         check_sides(blue, green)
         from django_pg_hot_async._operator.access import CannotTell
-        from django_pg_hot_async._operator.output import CANNOT_TELL, NO, as_json
         from django_pg_hot_async._operator.prove import check, lines, mark, verdict
 
         path, before_move = Path(options["file"]), options["before_move"]

@@ -7,6 +7,13 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from django_pg_hot_async._operator.output import (
+    CANNOT_TELL,
+    NO,
+    as_json,
+    count,
+    table,
+)
 from django_pg_hot_async.management import add_sides, check_sides
 
 
@@ -36,13 +43,6 @@ class Command(BaseCommand):
     def handle(self, *args: Any, blue: str, green: str, **options: Any) -> None:
         check_sides(blue, green)
         from django_pg_hot_async._operator.access import CannotTell
-        from django_pg_hot_async._operator.output import (
-            CANNOT_TELL,
-            NO,
-            as_json,
-            count,
-            table,
-        )
         from django_pg_hot_async._operator.sequences import carry
 
         try:

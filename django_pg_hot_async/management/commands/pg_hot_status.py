@@ -11,6 +11,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 
+from django_pg_hot_async._operator.output import CANNOT_TELL, NO, YES, as_json
 from django_pg_hot_async.management import check_alias, require_psycopg
 
 EVERY = 1.0
@@ -89,8 +90,6 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        from django_pg_hot_async._operator.output import CANNOT_TELL
-
         expected: str | None = options["expect"]
         drained: str | None = options["drained"]
         chosen: str | None = options["database"]
@@ -105,7 +104,6 @@ class Command(BaseCommand):
             if alias is not None:
                 check_alias(alias)
         require_psycopg(CANNOT_TELL)
-        from django_pg_hot_async._operator.output import NO, YES, as_json
         from django_pg_hot_async._operator.status_report import judge
 
         aliases = [chosen] if chosen else list(connections.settings)
@@ -138,7 +136,6 @@ class Command(BaseCommand):
     ) -> list[dict[str, Any]]:
         from django_pg_hot_async import status
         from django_pg_hot_async._operator import probe
-        from django_pg_hot_async._operator.output import YES
         from django_pg_hot_async._operator.sessions import read_sessions
         from django_pg_hot_async._operator.status_report import entry_of, judge
 
